@@ -1,0 +1,222 @@
+//! The domain form of generation: what every dialect's chat or completion request is turned into, and the events every
+//! dialect renders its answer from. `dialects::engine` maps both to llama-server's wire form.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Who said a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool's result.
+    Tool,
+}
+
+/// A piece of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// An image as base64 with its media type.
+    Image {
+        /// For example `image/png`.
+        mime: String,
+        /// Standard base64.
+        base64: String,
+    },
+    /// Sound as base64.
+    Audio {
+        /// `wav` or `mp3`.
+        format: String,
+        /// Standard base64.
+        base64: String,
+    },
+}
+
+/// A call the model made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// Its id, when one is known.
+    pub id: Option<String>,
+    /// The tool.
+    pub name: String,
+    /// Arguments as JSON text (an object).
+    pub arguments: String,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who said it.
+    pub role: Role,
+    /// What was said. Plain text is one [`Part::Text`].
+    pub parts: Vec<Part>,
+    /// Reasoning that came before the answer (assistant only).
+    pub reasoning: Option<String>,
+    /// Calls (assistant only).
+    pub tool_calls: Vec<ToolCall>,
+    /// The call this answers (tool only).
+    pub tool_call_id: Option<String>,
+    /// Tool name (tool only) or speaker name.
+    pub name: Option<String>,
+}
+
+impl Message {
+    /// A message of plain text.
+    pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Self {
+            role,
+            parts: vec![Part::Text(text.into())],
+            reasoning: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
+    }
+}
+
+/// How the answer must be formed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Format {
+    /// Free text.
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that fits this schema.
+    JsonSchema(Value),
+}
+
+/// Sampling and length. `None`: the engine's (or dialect's) default.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sampling {
+    /// Longest answer, in tokens; negative: until the end or the context is full.
+    pub max_tokens: Option<i64>,
+    /// Stop texts.
+    pub stop: Vec<String>,
+    /// Random seed; negative: random.
+    pub seed: Option<i64>,
+    /// Any further engine sampling fields by the engine's names (`temperature`, `top_k`, `min_p`, …).
+    pub fields: Map<String, Value>,
+}
+
+/// Reasoning wishes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Thinking {
+    /// Whether the template should let the model think; `None`: the template's default.
+    pub enabled: Option<bool>,
+    /// `low`, `medium`, `high`, `max`.
+    pub effort: Option<String>,
+}
+
+/// A chat request in the domain form.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChatRequest {
+    /// The conversation.
+    pub messages: Vec<Message>,
+    /// Tool definitions, OpenAI form.
+    pub tools: Vec<Value>,
+    /// Answer format.
+    pub format: Format,
+    /// Sampling.
+    pub sampling: Sampling,
+    /// Reasoning.
+    pub thinking: Thinking,
+    /// Alternatives per token to report; `None`: no log probabilities.
+    pub logprobs: Option<u32>,
+}
+
+/// A raw completion in the domain form.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CompletionRequest {
+    /// The prompt, sent as is.
+    pub prompt: String,
+    /// Text after the gap, for fill in the middle.
+    pub suffix: Option<String>,
+    /// Images for a multimodal prompt, base64.
+    pub images: Vec<String>,
+    /// Answer format.
+    pub format: Format,
+    /// Sampling.
+    pub sampling: Sampling,
+    /// Alternatives per token to report; `None`: no log probabilities.
+    pub logprobs: Option<u32>,
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// End of text or a stop text.
+    Stop,
+    /// The length limit or the context was reached.
+    Length,
+    /// The model called tools.
+    ToolCalls,
+}
+
+/// Token counts and times of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    pub prompt_tokens: u64,
+    /// Of these, taken from the cache.
+    pub cached_tokens: u64,
+    /// Generated tokens.
+    pub completion_tokens: u64,
+    /// Time spent on the prompt.
+    pub prompt_time: Duration,
+    /// Time spent generating.
+    pub completion_time: Duration,
+}
+
+/// One token with its probability.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TokenLogprob {
+    /// The token's text.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+    /// Its UTF-8 bytes.
+    pub bytes: Vec<u8>,
+    /// Alternatives, most likely first.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// What the engine says while it generates, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationEvent {
+    /// Answer text.
+    Text(String),
+    /// Reasoning text.
+    Reasoning(String),
+    /// A piece of a tool call.
+    ToolCall {
+        /// Which call of this answer, from 0.
+        index: u32,
+        /// Present in the first piece.
+        id: Option<String>,
+        /// Present in the first piece.
+        name: Option<String>,
+        /// Next piece of the JSON arguments.
+        arguments: String,
+    },
+    /// Probabilities of the tokens just sent.
+    Logprobs(Vec<TokenLogprob>),
+    /// Generation ended.
+    Finish(FinishReason),
+    /// Counts and times; may come before or after [`GenerationEvent::Finish`].
+    Usage(Usage),
+    /// The engine reported an error in mid-stream.
+    Error(String),
+    /// The engine said it is done; nothing follows.
+    Done,
+}

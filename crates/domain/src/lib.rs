@@ -1,0 +1,25 @@
+//! The vocabulary every other crate shares: names, facts, states, requests, events and the one boundary error.
+//!
+//! Must not know: sockets, files, clocks, async, any wire dialect. Values in, values out.
+//!
+//! ```
+//! use domain::KeepAlive;
+//! assert_eq!(KeepAlive::parse_go("5m").unwrap(), KeepAlive::For(std::time::Duration::from_secs(300)));
+//! ```
+
+pub mod chat;
+mod error;
+mod event;
+mod ids;
+mod keep_alive;
+mod launch;
+mod model;
+mod state;
+
+pub use error::{ErrorKind, RunnerError};
+pub use event::{Event, EventKind, Level, LogLine, LogStream};
+pub use ids::{InstanceId, ModelKey, RequestId};
+pub use keep_alive::{DurationError, KeepAlive, format_go_duration, parse_go_duration};
+pub use launch::{EngineMode, LaunchOptions, LoadedLaunch};
+pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, ModelSource};
+pub use state::{ActiveRequest, FailureReport, InstanceView, ModelState, RequestPhase};
