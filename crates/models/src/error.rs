@@ -1,0 +1,17 @@
+use thiserror::Error;
+
+/// Why the library could not do what was asked.
+#[derive(Debug, Error)]
+pub enum ModelsError {
+    /// The library's thread could not be started.
+    #[error("could not start the model library's thread: {0}")]
+    Thread(std::io::Error),
+    /// A model file could not be opened.
+    #[error("could not read the model file '{name}': {source}")]
+    Open {
+        /// File name without its folder.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,47 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use domain::{EngineKind, KeepAlive, LaunchOptions};
+
+/// What the library shows and where it looks. `app` fills it from the configuration, so that this crate does not depend
+/// on the configuration's shape.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RegistrySettings {
+    /// `models.dirs`: folders to scan, in order of preference. A folder that does not exist yet is waited for.
+    pub dirs: Vec<PathBuf>,
+    /// `models.watch`: follow changes in the folders.
+    pub watch: bool,
+    /// `model_aliases`: name → model, as the user wrote both.
+    pub aliases: BTreeMap<String, String>,
+    /// `models.entries`: settings by model name.
+    pub entries: BTreeMap<String, EntrySettings>,
+    /// The demonstration model that comes with the product.
+    pub builtin: Option<PathBuf>,
+    /// Where the scan index is kept. It can be deleted at any time.
+    pub index_path: PathBuf,
+}
+
+/// One `models.entries.<key>`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EntrySettings {
+    /// An explicit model file. Absent: the entry adjusts the scanned model of that name.
+    pub path: Option<PathBuf>,
+    /// An explicit projector file.
+    pub mmproj: Option<PathBuf>,
+    /// Which engine runs it; absent: `llama-server`.
+    pub engine: Option<EngineKind>,
+    /// Launch options.
+    pub launch: LaunchOptions,
+    /// Keep-alive.
+    pub keep_alive: Option<KeepAlive>,
+    /// Never evicted and never unloaded when idle.
+    pub pinned: bool,
+    /// Left out of lists, still resolvable.
+    pub unlisted: bool,
+    /// Further names.
+    pub aliases: Vec<String>,
+    /// Name for people; absent: from the file.
+    pub display_name: Option<String>,
+    /// One line of description.
+    pub description: Option<String>,
+}
