@@ -1,1 +1,42 @@
-//! engines
+//! Everything that is special to `llama-server`: where it is, which flags it has, with which arguments and environment a
+//! model is started, what its output lines mean, and why it failed.
+//!
+//! This is the only crate that knows a llama-server flag. Must not know: HTTP routes and dialects, queues and
+//! eviction, how a process is spawned and ended (that is `supervisor`).
+//!
+//! One exception to "the supervisor owns all children": [`Engines::llama_server`] runs `llama-server --version`,
+//! `--list-devices` and `--help` for at most some seconds, and [`build`] runs the compiler; both end with their caller.
+//!
+//! ```
+//! use engines::{MemoryBudget, plan};
+//! # let entry: domain::ModelEntry = serde_json::from_value(serde_json::json!({
+//! #     "key": "m", "slug": "m", "engine": "llama-server", "source": "folder", "path": "/m.gguf", "parts": [],
+//! #     "mmproj": null, "size": 1, "modified": 0, "publisher": "", "indexed_path": "", "display_name": "m",
+//! #     "description": null, "digest": "", "aliases": [], "capabilities": ["completion"],
+//! #     "facts": {"context_length": 32768, "kv_bytes_per_token": 1024}, "launch": {}, "keep_alive": null,
+//! #     "pinned": false, "unlisted": false
+//! # })).unwrap();
+//! let launch = plan(&entry, &entry.launch, &MemoryBudget { ram_available: 16 << 30, vram_free: 0 });
+//! assert_eq!((launch.context, launch.parallel), (8192, 4));
+//! ```
+
+pub mod build;
+mod error;
+mod failure;
+mod http_error;
+mod launch;
+mod locate;
+mod plan;
+mod probe;
+mod reserved;
+mod start;
+
+pub use error::EngineError;
+pub use failure::{FailurePhase, failure};
+pub use http_error::http_error;
+pub use launch::{Launch, launch};
+pub use locate::{EngineSettings, Engines, Source};
+pub use plan::{MemoryBudget, plan};
+pub use probe::EngineBinary;
+pub use reserved::{reserved_env, reserved_flag, reserved_setting_env};
+pub use start::{ReadyFacts, StartSignal, StartWatch, log_line};
