@@ -1,0 +1,48 @@
+// A real LlamaRunner with a real llama-server, on free ports and in a throw-away home.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, mkdirSync, readdirSync, existsSync, rmSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const root = resolve(import.meta.dirname, '../../..');
+
+function enginePath() {
+  if (process.env.LLAMARUNNER_LLAMA_SERVER) return process.env.LLAMARUNNER_LLAMA_SERVER;
+  const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'llama-runner/engines/llama.cpp');
+  const built = (existsSync(folder) ? readdirSync(folder) : []).map((n) => join(folder, n, 'llama-server')).filter(existsSync);
+  if (!built.length) throw new Error('no llama-server: run `cargo xtask setup --test`');
+  return built.at(-1);
+}
+
+/** Starts the server and resolves with its addresses and a stop function. */
+export async function start() {
+  const home = mkdtempSync(join(tmpdir(), 'llama-runner-js-'));
+  mkdirSync(join(home, 'run'), { mode: 0o700 });
+  const binary = process.env.LLAMA_RUNNER_BIN || join(root, 'target/debug/llama-runner');
+  const child = spawn(binary, ['serve', '--ollama-port', '0', '--lmstudio-port', '0', '--management-port', '0',
+    '--models-dir', join(root, 'crates/testkit/fixtures/models')], {
+    env: {
+      HOME: home, PATH: process.env.PATH, LANG: 'C.UTF-8', XDG_CONFIG_HOME: join(home, 'config'),
+      XDG_DATA_HOME: join(home, 'data'), XDG_CACHE_HOME: join(home, 'cache'), XDG_RUNTIME_DIR: join(home, 'run'),
+      LLAMARUNNER_LLAMA_SERVER: enginePath(),
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const exited = new Promise((done) => child.once('exit', (code) => done(code)));
+  const lines = createInterface({ input: child.stdout });
+  const ready = await Promise.race([
+    new Promise((done) => lines.once('line', (line) => done(JSON.parse(line)))),
+    exited.then((code) => { throw new Error(`llama-runner ended with ${code} before it was ready`); }),
+  ]);
+  const url = (name) => `http://${ready.listeners[name]}`;
+  return {
+    ollama: url('ollama'), lmstudio: url('lmstudio'), management: url('management'),
+    async stop() {
+      child.kill('SIGTERM');
+      const code = await exited;
+      rmSync(home, { recursive: true, force: true });
+      return code;
+    },
+  };
+}
