@@ -1,0 +1,16 @@
+//! The product from outside: the `llama-runner` binary as a process, real `llama-server` children, raw sockets.
+//!
+//! One module per promise. Every server has its own home folder and free ports, so tests run side by side.
+
+#![expect(clippy::print_stderr, reason = "a failing test shows the server's log")]
+
+mod architecture;
+mod client;
+mod cut;
+mod idle;
+mod kill;
+mod listeners;
+mod reload;
+mod server;
+mod single_flight;
+mod swap;
