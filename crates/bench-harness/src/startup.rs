@@ -1,0 +1,92 @@
+//! exec to ready line, idle memory, and what a swap costs beyond the engine's own load.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::load::{Connection, post};
+use crate::rounds::Plan;
+use crate::{meter, report, targets};
+
+/// The stub engine's load time in the swap measurement.
+const LOAD: Duration = Duration::from_millis(100);
+
+/// Runs and prints.
+pub(crate) async fn measure(plan: Plan) -> Result<()> {
+    let (mut ready, mut rss, mut pss) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        let runner = targets::runner(json!({}), &[]).await?;
+        ready.push(runner.ready_after.as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (resident, proportional) = meter::memory(runner.target.pid)?;
+        rss.push(resident as f64 / 1048576.0);
+        pss.push(proportional as f64 / 1048576.0);
+    }
+    report::table(
+        &format!("Start, {} times: median (quartiles)", plan.rounds),
+        &["exec → ready line, ms", "idle RSS, MiB", "idle PSS, MiB"],
+        &[vec![
+            report::spread(&ready, 1),
+            report::spread(&rss, 1),
+            report::spread(&pss, 1),
+        ]],
+    );
+    swap(plan).await
+}
+
+/// One model at a time; asking for the other in turn. The engine alone is timed beside it, round by round.
+async fn swap(plan: Plan) -> Result<()> {
+    let load_ms = LOAD.as_millis().to_string();
+    let target = targets::runner(
+        json!({"scheduler": {"max_loaded_models": 1}}),
+        &[("STUB_LOAD_MS", &load_ms)],
+    )
+    .await?
+    .target;
+    let (mut ours, mut alone, mut overhead) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..plan.rounds + 1 {
+        let model = if round % 2 == 0 { "tiny-chat" } else { "tiny-embed" };
+        let (path, body, expected): (_, _, &[u8]) = if model == "tiny-chat" {
+            (
+                "/v1/chat/completions",
+                json!({"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
+                b"choices",
+            )
+        } else {
+            ("/v1/embeddings", json!({"model": model, "input": "cat"}), b"embedding")
+        };
+        let at = Instant::now();
+        let mut connection = Connection::open(target.address).await?;
+        connection.ask(&post(target.address, path, &body), expected).await?;
+        let own = at.elapsed().as_secs_f64() * 1e3;
+        let at = Instant::now();
+        let engine = targets::direct_loading(&load_ms).await?;
+        let mut connection = Connection::open(engine.address).await?;
+        connection.ask(&post(engine.address, path, &body), expected).await?;
+        let bare = at.elapsed().as_secs_f64() * 1e3;
+        if round > 0 {
+            ours.push(own);
+            alone.push(bare);
+            overhead.push(own - bare);
+        }
+    }
+    report::table(
+        &format!(
+            "Swap with an engine that loads for {} ms, {} rounds: median (quartiles)",
+            LOAD.as_millis(),
+            plan.rounds
+        ),
+        &[
+            "request → answer through us, ms",
+            "engine alone: spawn → answer, ms",
+            "overhead (stopping the other included), ms",
+        ],
+        &[vec![
+            report::spread(&ours, 1),
+            report::spread(&alone, 1),
+            report::spread(&overhead, 1),
+        ]],
+    );
+    Ok(())
+}

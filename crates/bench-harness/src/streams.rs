@@ -1,0 +1,193 @@
+//! Server-sent events: throughput and CPU per event in a flood, the cost of translation, memory of idle streams.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::load::{Connection, post};
+use crate::rounds::{Plan, order};
+use crate::targets::Target;
+use crate::{meter, report, targets};
+
+const STREAMS: usize = 64;
+const TOKENS: u64 = 1000;
+
+fn stream_body(tokens: u64, interval_us: u64) -> Value {
+    json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}], "stream": true,
+        "max_tokens": tokens, "stub": {"tokens": tokens, "interval_us": interval_us}})
+}
+
+/// How a stream is asked for and how its events are counted.
+#[derive(Clone, Copy)]
+struct Form {
+    path: &'static str,
+    marker: &'static [u8],
+    end: &'static [u8],
+}
+
+/// llama-server's own form: what passes through. The stub's text pieces are `t0 `, `t1 `, …
+const OPENAI: Form = Form {
+    path: "/v1/chat/completions",
+    marker: b"\"content\":\"t",
+    end: b"data: [DONE]",
+};
+/// Ollama's form: translated.
+const OLLAMA: Form = Form {
+    path: "/api/chat",
+    marker: b"\"content\":\"t",
+    end: b"\"done\":true",
+};
+
+struct Visit {
+    events_per_second: f64,
+    cpu_us: f64,
+}
+
+async fn flood_once(target: &Target, form: Form) -> Result<Visit> {
+    let cpu = meter::cpu_ns(target.pid)?;
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..STREAMS {
+        tasks.spawn(one_stream(target.address, form));
+    }
+    let mut events = 0;
+    while let Some(done) = tasks.join_next().await {
+        events += done??;
+    }
+    ensure!(events == TOKENS * STREAMS as u64, "{events} events");
+    let seconds = started.elapsed().as_secs_f64();
+    let cpu = (meter::cpu_ns(target.pid)? - cpu) as f64 / 1e3;
+    Ok(Visit {
+        events_per_second: events as f64 / seconds,
+        cpu_us: cpu / events as f64,
+    })
+}
+
+async fn one_stream(address: SocketAddr, form: Form) -> Result<u64> {
+    let request = post(address, form.path, &stream_body(TOKENS, 0));
+    Connection::open(address)
+        .await?
+        .stream(&request, form.marker, form.end)
+        .await
+}
+
+/// 64 streams of 1,000 events as fast as they come.
+pub(crate) async fn flood(plan: Plan) -> Result<()> {
+    let targets = targets::all().await?;
+    let mut visits: Vec<Vec<Visit>> = targets.iter().map(|_| Vec::new()).collect();
+    for target in &targets {
+        flood_once(target, OPENAI).await?;
+    }
+    for round in 0..plan.rounds {
+        for index in order(targets.len(), round) {
+            visits[index].push(flood_once(&targets[index], OPENAI).await?);
+        }
+    }
+    let rows: Vec<Vec<String>> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| {
+            let pick = |f: &dyn Fn(&Visit, &Visit) -> f64| -> Vec<f64> {
+                visits[index]
+                    .iter()
+                    .zip(&visits[0])
+                    .map(|(own, direct)| f(own, direct))
+                    .collect()
+            };
+            vec![
+                target.name.to_owned(),
+                report::spread(&pick(&|v, _| v.events_per_second), 0),
+                report::spread(&pick(&|v, d| v.events_per_second / d.events_per_second), 2),
+                report::spread(&pick(&|v, _| v.cpu_us), 2),
+            ]
+        })
+        .collect();
+    report::table(
+        &format!(
+            "SSE flood, {STREAMS} streams × {TOKENS} events, {} interleaved rounds: median (quartiles)",
+            plan.rounds
+        ),
+        &["target", "events/s", "÷ direct", "CPU µs/event"],
+        &rows,
+    );
+    Ok(())
+}
+
+/// Ollama NDJSON against our own pass-through, in one run.
+pub(crate) async fn translate(plan: Plan) -> Result<()> {
+    let target = targets::runner(json!({}), &[]).await?.target;
+    let forms = [("pass-through (OpenAI)", OPENAI), ("translated (Ollama)", OLLAMA)];
+    let mut visits: Vec<Vec<Visit>> = vec![Vec::new(), Vec::new()];
+    for (_, form) in forms {
+        flood_once(&target, form).await?;
+    }
+    for round in 0..plan.rounds {
+        for index in order(2, round) {
+            visits[index].push(flood_once(&target, forms[index].1).await?);
+        }
+    }
+    let rows: Vec<Vec<String>> = forms
+        .iter()
+        .zip(&visits)
+        .map(|((name, _), own)| {
+            let cpu: Vec<f64> = own.iter().map(|v| v.cpu_us).collect();
+            let ratio: Vec<f64> = own.iter().zip(&visits[0]).map(|(v, p)| v.cpu_us / p.cpu_us).collect();
+            let rate: Vec<f64> = own.iter().map(|v| v.events_per_second).collect();
+            vec![
+                (*name).to_owned(),
+                report::spread(&rate, 0),
+                report::spread(&cpu, 2),
+                report::spread(&ratio, 2),
+            ]
+        })
+        .collect();
+    report::table(
+        &format!(
+            "Translation, {STREAMS} streams × {TOKENS} events, {} interleaved rounds: median (quartiles)",
+            plan.rounds
+        ),
+        &["form", "events/s", "CPU µs/event", "÷ pass-through"],
+        &rows,
+    );
+    Ok(())
+}
+
+/// Memory per stream that is open and silent, and what stays after all have closed.
+pub(crate) async fn idle(count: usize) -> Result<()> {
+    let mut rows = Vec::new();
+    let direct = targets::direct().await?;
+    let proxy = targets::hyper(direct.address).await?;
+    let runner = targets::runner(json!({}), &[]).await?.target;
+    for target in [&proxy, &runner] {
+        let request = post(target.address, OPENAI.path, &stream_body(2, 600_000_000));
+        let mut warm = Connection::open(target.address).await?;
+        warm.first_piece(&request).await?;
+        let before = meter::memory(target.pid)?.1;
+        let mut open = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut connection = Connection::open(target.address).await?;
+            connection.first_piece(&request).await?;
+            open.push(connection);
+        }
+        let during = meter::memory(target.pid)?.1;
+        drop(open);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let after = meter::memory(target.pid)?.1;
+        let kib = |bytes: u64| bytes as f64 / 1024.0;
+        rows.push(vec![
+            target.name.to_owned(),
+            format!("{:.1}", kib(before) / 1024.0),
+            format!("{:.1}", kib(during.saturating_sub(before)) / count as f64),
+            format!("{:.1}", kib(after) / 1024.0),
+        ]);
+    }
+    report::table(
+        &format!("{count} idle SSE streams (PSS)"),
+        &["target", "MiB before", "KiB per stream", "MiB 10 s after closing"],
+        &rows,
+    );
+    Ok(())
+}
