@@ -147,7 +147,7 @@ impl Connection {
 
     /// Opens a stream and returns when its first piece of body has come; the connection stays open.
     pub(crate) async fn first_piece(&mut self, request: &[u8]) -> Result<()> {
-        drop(self.begin(request).await?);
+        let _framing = self.begin(request).await?;
         while self.start == self.buffer.len() {
             self.fill().await?;
         }

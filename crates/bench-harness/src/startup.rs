@@ -20,8 +20,8 @@ pub(crate) async fn measure(plan: Plan) -> Result<()> {
         ready.push(runner.ready_after.as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (resident, proportional) = meter::memory(runner.target.pid)?;
-        rss.push(resident as f64 / 1048576.0);
-        pss.push(proportional as f64 / 1048576.0);
+        rss.push(resident as f64 / 1_048_576.0);
+        pss.push(proportional as f64 / 1_048_576.0);
     }
     report::table(
         &format!("Start, {} times: median (quartiles)", plan.rounds),
@@ -45,7 +45,7 @@ async fn swap(plan: Plan) -> Result<()> {
     .await?
     .target;
     let (mut ours, mut alone, mut overhead) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..plan.rounds + 1 {
+    for round in 0..=plan.rounds {
         let model = if round % 2 == 0 { "tiny-chat" } else { "tiny-embed" };
         let (path, body, expected): (_, _, &[u8]) = if model == "tiny-chat" {
             (
