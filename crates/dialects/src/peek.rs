@@ -1,8 +1,14 @@
-//! Finds a few top-level fields of a JSON request body without building a tree.
+//! Finds a few top-level fields of a JSON request body without building a tree (goals P17 and P8).
+//!
+//! The scanner checks the JSON grammar on the way, so that a body is refused here with a position rather than by the engine
+//! with its parser's words. Of two fields of one name the last wins, as in llama-server's parser.
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use domain::{KeepAlive, RunnerError};
+
+mod scan;
 
 /// Top-level fields the scanner looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +39,65 @@ pub enum Key {
     Documents,
 }
 
+impl Key {
+    const ALL: [Self; 22] = [
+        Self::Model,
+        Self::Stream,
+        Self::Messages,
+        Self::Prompt,
+        Self::Input,
+        Self::Ttl,
+        Self::KeepAlive,
+        Self::ToolChoice,
+        Self::Tools,
+        Self::ResponseFormat,
+        Self::MaxTokens,
+        Self::MaxCompletionTokens,
+        Self::NPredict,
+        Self::NKeep,
+        Self::NDiscard,
+        Self::IdSlot,
+        Self::NProbs,
+        Self::N,
+        Self::Grammar,
+        Self::JsonSchema,
+        Self::Query,
+        Self::Documents,
+    ];
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Stream => "stream",
+            Self::Messages => "messages",
+            Self::Prompt => "prompt",
+            Self::Input => "input",
+            Self::Ttl => "ttl",
+            Self::KeepAlive => "keep_alive",
+            Self::ToolChoice => "tool_choice",
+            Self::Tools => "tools",
+            Self::ResponseFormat => "response_format",
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+            Self::NPredict => "n_predict",
+            Self::NKeep => "n_keep",
+            Self::NDiscard => "n_discard",
+            Self::IdSlot => "id_slot",
+            Self::NProbs => "n_probs",
+            Self::N => "n",
+            Self::Grammar => "grammar",
+            Self::JsonSchema => "json_schema",
+            Self::Query => "query",
+            Self::Documents => "documents",
+        }
+    }
+
+    fn from_wire(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.as_str().as_bytes() == name)
+    }
+}
+
 /// One value found at the top level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -45,70 +110,264 @@ pub struct Field<'a> {
 impl<'a> Field<'a> {
     /// The text of a string value.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
-        None
+        let inner = self.raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        if memchr::memchr(b'\\', inner).is_none() {
+            return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
+        }
+        serde_json::from_slice(self.raw).ok().map(Cow::Owned)
     }
+
     /// The value of a boolean.
     pub fn as_bool(&self) -> Option<bool> {
-        None
+        match self.raw {
+            b"true" => Some(true),
+            b"false" => Some(false),
+            _ => None,
+        }
     }
-    /// The value of an integer.
+
+    /// The value of a number with no fraction, cut to the range of `i64`.
     pub fn as_i64(&self) -> Option<i64> {
-        None
+        let number = self.as_f64()?;
+        let text = std::str::from_utf8(self.raw).ok()?;
+        text.parse()
+            .ok()
+            .or_else(|| (number.fract() == 0.0).then_some(number as i64))
     }
+
+    /// The value of a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        if !matches!(self.raw.first(), Some(b'-' | b'0'..=b'9')) {
+            return None;
+        }
+        std::str::from_utf8(self.raw).ok()?.parse().ok()
+    }
+
     /// Is it `null`?
     pub fn is_null(&self) -> bool {
-        false
+        self.raw == b"null"
     }
+
     /// `[]`, `{}` or `""`, white space inside allowed.
     pub fn is_empty(&self) -> bool {
-        false
+        match self.raw {
+            [b'"', b'"'] => true,
+            [b'[', inner @ .., b']'] | [b'{', inner @ .., b'}'] => inner.iter().all(u8::is_ascii_whitespace),
+            _ => false,
+        }
+    }
+
+    /// Does it start like an array?
+    pub fn is_array(&self) -> bool {
+        self.raw.first() == Some(&b'[')
+    }
+
+    /// Does it start like an object?
+    pub fn is_object(&self) -> bool {
+        self.raw.first() == Some(&b'{')
+    }
+
+    /// Does it start like a string?
+    pub fn is_string(&self) -> bool {
+        self.raw.first() == Some(&b'"')
     }
 }
 
 /// What [`peek`] found.
 #[derive(Debug, Clone)]
 pub struct Peeked<'a> {
-    fields: Vec<Option<Field<'a>>>,
+    fields: [Option<Field<'a>>; Key::ALL.len()],
+    /// Just behind the opening brace.
+    open: usize,
+    /// The object has no members.
+    empty: bool,
 }
 
 impl<'a> Peeked<'a> {
-    /// The last field of this name (llama-server's parser lets the last one win); `None` when absent or null.
-    pub fn get(&self, _key: Key) -> Option<Field<'a>> {
-        let _ = &self.fields;
-        None
+    /// The last field of this name; `None` when absent or null.
+    pub fn get(&self, key: Key) -> Option<Field<'a>> {
+        self.fields[key as usize].filter(|field| !field.is_null())
     }
-    /// `model`; an error when it is not a string.
+
+    /// `model`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when it is not a string.
     pub fn model(&self) -> Result<Option<Cow<'a, str>>, RunnerError> {
-        Ok(None)
+        let Some(field) = self.get(Key::Model) else {
+            return Ok(None);
+        };
+        field
+            .as_str()
+            .map(Some)
+            .ok_or_else(|| wrong_type(Key::Model, "a string"))
     }
-    /// `stream`, false when absent; an error when it is not a boolean.
+
+    /// `stream`, false when absent.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when it is not a boolean.
     pub fn stream(&self) -> Result<bool, RunnerError> {
-        Ok(false)
+        let Some(field) = self.get(Key::Stream) else {
+            return Ok(false);
+        };
+        field.as_bool().ok_or_else(|| wrong_type(Key::Stream, "a boolean"))
     }
-    /// `ttl` in seconds, LM Studio contract 3: an integer of at least 1.
+
+    /// `ttl`: whole seconds, at least 1 (LM Studio contract 3).
+    ///
+    /// # Errors
+    /// `InvalidRequest` for anything else.
     pub fn ttl(&self) -> Result<Option<Duration>, RunnerError> {
-        Ok(None)
+        let Some(field) = self.get(Key::Ttl) else {
+            return Ok(None);
+        };
+        match field.as_i64() {
+            Some(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds.unsigned_abs()))),
+            Some(_) => Err(RunnerError::invalid("'ttl' must be an integer of at least 1 (seconds)")
+                .param("ttl")
+                .code("invalid_value")),
+            None => Err(wrong_type(Key::Ttl, "an integer (seconds)")),
+        }
     }
+
     /// `keep_alive` by Ollama's rules (contract 4.4).
+    ///
+    /// # Errors
+    /// `InvalidRequest` with Go's words for a bad duration.
     pub fn keep_alive(&self) -> Result<Option<KeepAlive>, RunnerError> {
-        Ok(None)
+        let Some(field) = self.get(Key::KeepAlive) else {
+            return Ok(None);
+        };
+        if let Some(seconds) = field.as_f64() {
+            return Ok(Some(KeepAlive::from_seconds(seconds)));
+        }
+        match field.as_str() {
+            Some(text) => KeepAlive::parse_go(&text)
+                .map(Some)
+                .map_err(|e| RunnerError::invalid(e.to_string()).param("keep_alive")),
+            None => Err(wrong_type(
+                Key::KeepAlive,
+                "a number of seconds or a duration such as \"5m\"",
+            )),
+        }
     }
+}
+
+fn wrong_type(key: Key, wanted: &str) -> RunnerError {
+    let name = key.as_str();
+    RunnerError::invalid(format!("'{name}' must be {wanted}"))
+        .param(name)
+        .code("invalid_type")
 }
 
 /// Scans one JSON object, any field order. Checks the grammar on the way; depth at most 128.
 ///
 /// # Errors
 /// `InvalidRequest` with line and column for anything that is not one JSON object in UTF-8.
-pub fn peek(_body: &[u8]) -> Result<Peeked<'_>, RunnerError> {
-    Ok(Peeked { fields: Vec::new() })
+pub fn peek(body: &[u8]) -> Result<Peeked<'_>, RunnerError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(RunnerError::invalid(
+            "The request body is empty; a JSON object is expected.",
+        ));
+    }
+    let mut scanner = scan::Scanner::new(body)?;
+    scanner.space();
+    scanner.expect(b'{', "a JSON object")?;
+    let mut peeked = Peeked {
+        fields: [None; Key::ALL.len()],
+        open: scanner.position(),
+        empty: true,
+    };
+    scanner.space();
+    if scanner.take(b'}') {
+        scanner.end()?;
+        return Ok(peeked);
+    }
+    peeked.empty = false;
+    loop {
+        scanner.space();
+        let name = scanner.string()?;
+        scanner.space();
+        scanner.expect(b':', "':'")?;
+        scanner.space();
+        let start = scanner.position();
+        scanner.value()?;
+        if let Some(key) = key_of(name) {
+            peeked.fields[key as usize] = Some(Field {
+                start,
+                raw: &body[start..scanner.position()],
+            });
+        }
+        scanner.space();
+        if scanner.take(b'}') {
+            scanner.end()?;
+            return Ok(peeked);
+        }
+        scanner.expect(b',', "',' or '}'")?;
+    }
+}
+
+/// The key behind the raw text between a name's quotes.
+fn key_of(name: &[u8]) -> Option<Key> {
+    if memchr::memchr(b'\\', name).is_none() {
+        return Key::from_wire(name);
+    }
+    let mut quoted = Vec::with_capacity(name.len() + 2);
+    quoted.push(b'"');
+    quoted.extend_from_slice(name);
+    quoted.push(b'"');
+    Key::from_wire(serde_json::from_slice::<String>(&quoted).ok()?.as_bytes())
 }
 
 /// A copy of the body with its `model` replaced (or added when absent).
-pub fn rewrite_model(body: &[u8], _peeked: &Peeked<'_>, _model: &str) -> Vec<u8> {
-    body.to_vec()
+pub fn rewrite_model(body: &[u8], peeked: &Peeked<'_>, model: &str) -> Vec<u8> {
+    let mut value = Vec::with_capacity(model.len() + 2);
+    crate::json::write_str(model, &mut value);
+    rewrite(body, peeked, &[(Key::Model, value)])
 }
 
-/// A copy of the body with values replaced by raw JSON; a key that is absent is added.
-pub fn rewrite(body: &[u8], _peeked: &Peeked<'_>, _edits: &[(Key, Vec<u8>)]) -> Vec<u8> {
-    body.to_vec()
+/// A copy of the body with values replaced by raw JSON; a key that is absent is added. Of two edits of one key the last wins.
+pub fn rewrite(body: &[u8], peeked: &Peeked<'_>, edits: &[(Key, Vec<u8>)]) -> Vec<u8> {
+    let mut values: [Option<&[u8]>; Key::ALL.len()] = [None; Key::ALL.len()];
+    for (key, value) in edits {
+        values[*key as usize] = Some(value);
+    }
+    let added: usize = edits
+        .iter()
+        .map(|(key, value)| key.as_str().len() + value.len() + 4)
+        .sum();
+    let mut out = Vec::with_capacity(body.len() + added);
+    out.extend_from_slice(&body[..peeked.open]);
+    let mut first = true;
+    let mut replaced: Vec<(Field<'_>, &[u8])> = Vec::new();
+    for key in Key::ALL {
+        let Some(value) = values[key as usize] else { continue };
+        if let Some(field) = peeked.fields[key as usize] {
+            replaced.push((field, value));
+            continue;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        crate::json::write_str(key.as_str(), &mut out);
+        out.push(b':');
+        out.extend_from_slice(value);
+    }
+    if !first && !peeked.empty {
+        out.push(b',');
+    }
+    replaced.sort_by_key(|(field, _)| field.start);
+    let mut copied = peeked.open;
+    for (field, value) in replaced {
+        out.extend_from_slice(&body[copied..field.start]);
+        out.extend_from_slice(value);
+        copied = field.start + field.raw.len();
+    }
+    out.extend_from_slice(&body[copied..]);
+    out
 }
+
+#[cfg(test)]
+mod tests;
