@@ -1,1 +1,18 @@
-//! testkit
+//! What tests need: a stub engine that misbehaves on command, a process probe, a fault proxy, throw-away homes and
+//! stream readers. A development dependency only; nothing here is part of the product.
+//!
+//! Ports are never chosen: everything binds port 0 and tells where it listens.
+
+mod fault_proxy;
+mod frames;
+mod paths;
+mod probe;
+mod record;
+mod temp_home;
+
+pub use fault_proxy::{Direction, Fault, FaultProxy};
+pub use frames::{StubMark, ndjson_lines, sse_events, stub_marks};
+pub use paths::{models_dir, real_engine_path, stub_engine_path};
+pub use probe::{ProcessId, ProcessProbe};
+pub use record::{Recorded, read_record};
+pub use temp_home::TempHome;
