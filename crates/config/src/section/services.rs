@@ -1,0 +1,137 @@
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::value::Secret;
+
+/// Speech to text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Audio {
+    /// Folder of speech models. Null: in the data folder.
+    pub models_dir: Option<PathBuf>,
+    /// Model used when a request names none.
+    pub default_model: Option<String>,
+    /// Largest recording, in MB.
+    pub max_upload_mb: u32,
+    /// Longest recording, in seconds.
+    pub max_duration_s: u32,
+}
+
+impl Default for Audio {
+    fn default() -> Self {
+        Self {
+            models_dir: None,
+            default_model: None,
+            max_upload_mb: 100,
+            max_duration_s: 7200,
+        }
+    }
+}
+
+/// Behaviour of the LM Studio port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LmStudio {
+    /// Load a model when a request names it (just in time). Off: only loaded models are listed and answer.
+    pub jit: bool,
+    /// Before loading a model just in time, unload the other models that were loaded so.
+    pub auto_evict: bool,
+    /// Seconds without requests after which a model loaded just in time is unloaded.
+    pub default_ttl: u64,
+    /// Ask for an API key on this port.
+    pub require_auth: bool,
+    /// Answer the discovery request of LM Studio's libraries.
+    pub sdk_discovery: bool,
+    /// Status for unknown routes: 404, or 200 as LM Studio does.
+    pub unknown_route_status: u16,
+    /// Let web pages of every origin use this port.
+    pub cors: bool,
+}
+
+impl Default for LmStudio {
+    fn default() -> Self {
+        Self {
+            jit: true,
+            auto_evict: true,
+            default_ttl: 3600,
+            require_auth: false,
+            sdk_discovery: true,
+            unknown_route_status: 404,
+            cors: false,
+        }
+    }
+}
+
+/// API keys. A key may be written as text, as `{"env":"NAME"}` or as `{"file":"path"}`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Auth {
+    /// Ask for a key on inference routes.
+    pub require_inference_auth: bool,
+    /// Keys that may use models.
+    pub inference_keys: Vec<Secret>,
+    /// Ask for a key on management routes.
+    pub require_management_auth: bool,
+    /// Keys that may do everything.
+    pub management_keys: Vec<Secret>,
+}
+
+/// Model downloads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Downloads {
+    /// Folder for downloaded models. Null: in the data folder.
+    pub dir: Option<PathBuf>,
+    /// Files downloaded at once.
+    pub max_parallel: u32,
+    /// Bytes per second for all downloads together. Null: no limit.
+    pub bandwidth_limit: Option<u64>,
+    /// Address of the Hugging Face hub or a mirror.
+    pub huggingface_base_url: String,
+    /// Address of the Ollama registry or a mirror.
+    pub ollama_registry_base_url: String,
+    /// Allow downloads from addresses in private networks.
+    pub allow_private_hosts: bool,
+}
+
+impl Default for Downloads {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            max_parallel: 3,
+            bandwidth_limit: None,
+            huggingface_base_url: "https://huggingface.co".into(),
+            ollama_registry_base_url: "https://registry.ollama.ai".into(),
+            allow_private_hosts: false,
+        }
+    }
+}
+
+/// The list of models offered for download.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Catalog {
+    /// Where the list comes from. Null: the built-in list.
+    pub url: Option<String>,
+}
+
+/// Calls to other programs when something happens.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Webhooks {
+    /// Allow targets in private networks and on this machine.
+    pub allow_private_targets: bool,
+}
+
+/// Another LlamaRunner server.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Node {
+    /// Its management address, for example `http://192.168.1.5:5800`.
+    pub address: String,
+    /// Its management key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Secret>,
+}
