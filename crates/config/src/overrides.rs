@@ -109,11 +109,8 @@ impl Overrides {
                 self.push("/models/dirs", json!(dirs), name);
             }
             _ if rest.contains("__") => {
-                let pointer: String = rest
-                    .split("__")
-                    .map(|part| format!("/{}", part.to_lowercase()))
-                    .collect();
-                self.push(&pointer, scalar(value), name);
+                let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+                self.push(&pointer(&path), scalar(value), name);
             }
             _ => self.warnings.push(format!(
                 "{name} is not a known variable. Any setting can be given as LLAMA_RUNNER_SECTION__KEY, for example \
@@ -295,7 +292,7 @@ mod tests {
         assert_eq!(parsed.config.scheduler.max_queue, 512);
         assert_eq!(
             parsed.config.defaults.keep_alive,
-            KeepAlive::For(Duration::from_secs(300))
+            KeepAlive::For(Duration::from_mins(5))
         );
         assert_eq!(parsed.config.defaults.parallel, Auto::Auto);
     }

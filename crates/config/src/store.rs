@@ -227,8 +227,8 @@ impl ConfigStore {
     /// # Errors
     /// The value is not acceptable (nothing is written), the file changed ([`ConfigError::Stale`]), the file on disk has
     /// an error that must be fixed by hand first, or writing failed.
-    pub fn set(&self, pointer: &str, value: Value, if_match: Option<&Revision>) -> Result<Revision, ConfigError> {
-        self.inner.edit(pointer, Some(&value), if_match)
+    pub fn set(&self, pointer: &str, value: &Value, if_match: Option<&Revision>) -> Result<Revision, ConfigError> {
+        self.inner.edit(pointer, Some(value), if_match)
     }
 
     /// Removes one setting from the file: its default is in effect again.

@@ -11,8 +11,10 @@ use crate::value::Auto;
 pub struct EngineRules {
     /// Refuses arguments that LlamaRunner sets itself or that are not safe (promise S9), with the reason.
     pub arguments: fn(&[String]) -> Result<(), String>,
-    /// Refuses an environment variable by name and value (promise S10), with the reason.
-    pub environment: fn(&str, &str) -> Result<(), String>,
+    /// Refuses an environment variable of a model's entry by name and value (promise S10), with the reason.
+    pub model_environment: fn(&str, &str) -> Result<(), String>,
+    /// The same for `engines.llama_server.env`, where the owner of the file may set more.
+    pub engine_environment: fn(&str, &str) -> Result<(), String>,
 }
 
 impl Default for EngineRules {
@@ -276,20 +278,33 @@ fn numbers(config: &Config, problems: &mut Problems) {
 }
 
 fn engines(config: &Config, rules: &EngineRules, problems: &mut Problems) {
-    let mut check = |base: &[&str], args: (&str, &[String]), env: &BTreeMap<String, String>| {
+    let mut check = |base: &[&str],
+                     args: (&str, &[String]),
+                     env: &BTreeMap<String, String>,
+                     rule: fn(&str, &str) -> Result<(), String>| {
         if let Err(why) = (rules.arguments)(args.1) {
             problems.push((path(&[base, &[args.0]].concat()), why));
         }
         for (name, value) in env {
-            if let Err(why) = plain_environment(name, value).and_then(|()| (rules.environment)(name, value)) {
+            if let Err(why) = plain_environment(name, value).and_then(|()| rule(name, value)) {
                 problems.push((path(&[base, &["env", name]].concat()), why));
             }
         }
     };
     let server = &config.engines.llama_server;
-    check(&["engines", "llama_server"], ("args", &server.args), &server.env);
+    check(
+        &["engines", "llama_server"],
+        ("args", &server.args),
+        &server.env,
+        rules.engine_environment,
+    );
     for (key, ModelConfig { extra_args, env, .. }) in &config.models.entries {
-        check(&["models", "entries", key], ("extra_args", extra_args), env);
+        check(
+            &["models", "entries", key],
+            ("extra_args", extra_args),
+            env,
+            rules.model_environment,
+        );
     }
     if !["stable", "latest"].contains(&server.channel.as_str()) {
         let why = format!("{:?} is not a channel; use \"stable\" or \"latest\"", server.channel);

@@ -32,7 +32,7 @@ impl Default for Scheduler {
         Self {
             max_loaded_models: Auto::Auto,
             max_queue: 512,
-            max_wait: KeepAlive::For(Duration::from_secs(600)),
+            max_wait: KeepAlive::For(Duration::from_mins(10)),
             memory_reserve_mb: 512,
             autoload: true,
             preload: Vec::new(),
@@ -79,7 +79,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             json_body_mb: 64,
-            max_connections: 4096,
+            max_connections: 16_384,
         }
     }
 }

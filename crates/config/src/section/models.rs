@@ -184,7 +184,7 @@ impl Default for Defaults {
             mmap: Auto::Auto,
             kv_cache_type: Auto::Auto,
             flash_attention: Auto::Auto,
-            keep_alive: KeepAlive::For(Duration::from_secs(300)),
+            keep_alive: KeepAlive::For(Duration::from_mins(5)),
         }
     }
 }

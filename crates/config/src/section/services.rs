@@ -48,6 +48,10 @@ pub struct LmStudio {
     pub unknown_route_status: u16,
     /// Let web pages of every origin use this port.
     pub cors: bool,
+    /// What answers a model name that is not known while exactly one model is loaded: that model, or an error.
+    pub unknown_model: UnknownModel,
+    /// Report wrong parameters as a plain text in `error`, as LM Studio does.
+    pub legacy_error_strings: bool,
 }
 
 impl Default for LmStudio {
@@ -60,8 +64,21 @@ impl Default for LmStudio {
             sdk_discovery: true,
             unknown_route_status: 404,
             cors: false,
+            unknown_model: UnknownModel::UseSingleLoaded,
+            legacy_error_strings: false,
         }
     }
+}
+
+/// What answers an unknown model name on the LM Studio port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum UnknownModel {
+    /// The only loaded model.
+    UseSingleLoaded,
+    /// An error.
+    Error,
 }
 
 /// API keys. A key may be written as text, as `{"env":"NAME"}` or as `{"file":"path"}`.

@@ -61,7 +61,7 @@ fn set_keeps_unknown_fields_order_and_old_copies() {
     let (folder, path, store, updates, _subscription) =
         store(r#"{"zebra": {"x": [1, {"y": null}]}, "scheduler": {"future": true, "max_queue": 3}, "alpha": 1e3}"#);
     assert_eq!(store.status().warnings.len(), 3);
-    let revision = store.set("/scheduler/max_queue", json!(4), None).unwrap();
+    let revision = store.set("/scheduler/max_queue", &json!(4), None).unwrap();
     assert_eq!(store.snapshot().scheduler.max_queue, 4);
     let change = applied(next(&updates));
     assert_eq!((change.old.scheduler.max_queue, change.new.scheduler.max_queue), (3, 4));
@@ -85,7 +85,7 @@ fn set_keeps_unknown_fields_order_and_old_copies() {
     store.remove("/scheduler/max_queue", Some(&revision)).unwrap();
     assert_eq!(store.snapshot().scheduler.max_queue, 512);
     let stale = store
-        .set("/scheduler/max_queue", json!(5), Some(&revision))
+        .set("/scheduler/max_queue", &json!(5), Some(&revision))
         .unwrap_err();
     assert!(matches!(stale, ConfigError::Stale(_)), "{stale}");
 }
@@ -100,7 +100,7 @@ fn a_refused_value_is_never_written() {
         ("", json!([])),
         ("no pointer", json!(1)),
     ] {
-        store.set(pointer, value, None).unwrap_err();
+        store.set(pointer, &value, None).unwrap_err();
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
     assert!(updates.try_recv().is_err());
@@ -113,7 +113,7 @@ fn only_ten_old_copies_are_kept() {
     for unix in 0..15 {
         fs::write(beside(&path, &format!("backup.{unix}")), "{}").unwrap();
     }
-    store.set("/scheduler/max_queue", json!(4), None).unwrap();
+    store.set("/scheduler/max_queue", &json!(4), None).unwrap();
     let kept = |name: &str| folder.path().join(name).exists();
     assert!(!kept("config.json.backup.5"), "too old");
     assert!(kept("config.json.backup.6"));
@@ -123,7 +123,7 @@ fn only_ten_old_copies_are_kept() {
 fn damaged_files_are_restored_from_the_good_copy() {
     for damage in [&b""[..], b"  \n", &[0; 300], b"\xff\xfe{}", b"{\0}"] {
         let (folder, path, store, ..) = store("{}");
-        store.set("/scheduler/max_queue", json!(7), None).unwrap();
+        store.set("/scheduler/max_queue", &json!(7), None).unwrap();
         let good = fs::read(&path).unwrap();
         drop(store);
         fs::write(&path, damage).unwrap();
@@ -219,7 +219,7 @@ fn forty_broken_files_change_nothing() {
         assert_eq!(store.snapshot(), before, "{shown}");
         let status = store.status();
         assert!(!status.ok && status.error.is_some(), "{shown}");
-        assert!(store.set("/desktop/autostart", json!(true), None).is_err(), "{shown}");
+        assert!(store.set("/desktop/autostart", &json!(true), None).is_err(), "{shown}");
         assert_eq!(
             fs::read(&path).unwrap(),
             contents,
@@ -321,7 +321,7 @@ fn symbolic_links_are_followed_and_kept() {
     fs::rename(at("etc/new"), &path).unwrap();
     assert_eq!(applied(next(&updates)).new.scheduler.max_queue, 2);
     // Our own change goes to the target, the link stays.
-    store.set("/scheduler/max_queue", json!(22), None).unwrap();
+    store.set("/scheduler/max_queue", &json!(22), None).unwrap();
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     assert!(fs::read_to_string(at("two/real.json")).unwrap().contains("22"));
 }
@@ -336,7 +336,7 @@ fn concurrent_writers_lose_nothing() {
             scope.spawn(move || {
                 let alias = json!(format!("target {writer}"));
                 store
-                    .set(&format!("/model_aliases/name {writer}"), alias, None)
+                    .set(&format!("/model_aliases/name {writer}"), &alias, None)
                     .unwrap();
             });
         }
@@ -345,7 +345,7 @@ fn concurrent_writers_lose_nothing() {
     let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     value["by_hand"] = json!(true);
     fs::write(&path, pretty(&value)).unwrap();
-    store.set("/model_aliases/last", json!("t"), None).unwrap();
+    store.set("/model_aliases/last", &json!("t"), None).unwrap();
     let value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(value["model_aliases"].as_object().unwrap().len(), 51);
     assert_eq!(value["by_hand"], json!(true));
@@ -362,7 +362,7 @@ fn child_that_is_killed_while_writing() {
     };
     let store = open(Path::new(&path));
     ARMED.store(true, Ordering::Relaxed);
-    store.set("/scheduler/max_queue", json!(2), None).unwrap();
+    store.set("/scheduler/max_queue", &json!(2), None).unwrap();
 }
 
 /// Promise C2: killed at any step, the file is the old or the new one byte for byte, and the next start works.
