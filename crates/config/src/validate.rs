@@ -21,7 +21,8 @@ impl Default for EngineRules {
     fn default() -> Self {
         Self {
             arguments: plain_arguments,
-            environment: plain_environment,
+            model_environment: plain_environment,
+            engine_environment: plain_environment,
         }
     }
 }
