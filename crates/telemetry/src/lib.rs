@@ -31,3 +31,27 @@ pub fn now_ms() -> i64 {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+/// A log line as files and terminals show it: `2026-11-20T23:57:24.123Z WARN  text`, without a line end.
+pub fn log_text(line: &domain::LogLine) -> String {
+    let level = match line.level {
+        domain::Level::Debug => "DEBUG",
+        domain::Level::Info => "INFO",
+        domain::Level::Warn => "WARN",
+        domain::Level::Error => "ERROR",
+    };
+    let at = jiff::Timestamp::from_millisecond(line.at_ms).unwrap_or_default();
+    format!("{at:.3} {level:5} {}", line.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Level, LogLine};
+
+    #[test]
+    fn log_text_is_dated() {
+        let line = LogLine { at_ms: 1_795_218_594_007, level: Level::Warn, text: "slow".to_owned() };
+        assert_eq!(super::log_text(&line), "2026-11-20T23:49:54.007Z WARN  slow");
+        assert!(super::now_ms() > 1_700_000_000_000);
+    }
+}
