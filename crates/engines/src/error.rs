@@ -54,7 +54,9 @@ pub enum EngineError {
         command: String,
     },
     /// Not enough room for the build.
-    #[error("Building llama-server needs about {need_mib} MiB of free disk space in {folder}; {free_mib} MiB are free.")]
+    #[error(
+        "Building llama-server needs about {need_mib} MiB of free disk space in {folder}; {free_mib} MiB are free."
+    )]
     Disk {
         /// Where.
         folder: PathBuf,
@@ -100,19 +102,22 @@ impl From<&EngineError> for RunnerError {
         match error {
             EngineError::Missing => Self::new(ErrorKind::EngineFailed, error.to_string()),
             EngineError::ReservedFlag { .. } | EngineError::ReservedEnv { .. } => Self::invalid(error.to_string()),
-            EngineError::BadPath { origin, .. } => {
-                Self::new(ErrorKind::EngineFailed, format!("The llama-server named by {origin} is not an executable file."))
-            }
-            EngineError::Probe { reason, .. } => {
-                Self::new(ErrorKind::EngineFailed, format!("The llama-server found could not be used: {reason}."))
-            }
+            EngineError::BadPath { origin, .. } => Self::new(
+                ErrorKind::EngineFailed,
+                format!("The llama-server named by {origin} is not an executable file."),
+            ),
+            EngineError::Probe { reason, .. } => Self::new(
+                ErrorKind::EngineFailed,
+                format!("The llama-server found could not be used: {reason}."),
+            ),
             EngineError::BuildTools { .. }
             | EngineError::Disk { .. }
             | EngineError::Build { .. }
             | EngineError::Cancelled
-            | EngineError::Io { .. } => {
-                Self::new(ErrorKind::EngineFailed, "The engine could not be prepared. Run `llama-runner doctor` to see why.")
-            }
+            | EngineError::Io { .. } => Self::new(
+                ErrorKind::EngineFailed,
+                "The engine could not be prepared. Run `llama-runner doctor` to see why.",
+            ),
         }
     }
 }

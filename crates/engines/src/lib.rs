@@ -30,13 +30,15 @@ mod plan;
 mod probe;
 mod reserved;
 mod start;
+#[cfg(test)]
+mod test_entry;
 
 pub use error::EngineError;
-pub use failure::{FailurePhase, failure};
+pub use failure::{FailureCause, FailurePhase, failure, failure_cause};
 pub use http_error::http_error;
-pub use launch::{Launch, launch};
+pub use launch::{Launch, engine_alias, launch};
 pub use locate::{EngineSettings, Engines, Source};
-pub use plan::{MemoryBudget, plan};
+pub use plan::{MemoryBudget, degrade, plan};
 pub use probe::EngineBinary;
 pub use reserved::{reserved_env, reserved_flag, reserved_setting_env};
 pub use start::{ReadyFacts, StartSignal, StartWatch, log_line};
