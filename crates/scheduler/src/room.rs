@@ -20,7 +20,7 @@ impl Scheduler {
             self.grant(now, key, effects);
         }
         self.finish_drains(effects);
-        self.order_next_wake(look_again, effects);
+        self.order_next_wake(now, look_again, effects);
     }
 
     /// Callers that waited `max_wait` get an answer. Those whose model is loading go on waiting: loads are bounded by
@@ -245,7 +245,7 @@ impl Scheduler {
         }
     }
 
-    fn order_next_wake(&mut self, look_again: Option<Duration>, effects: &mut Vec<Effect>) {
+    fn order_next_wake(&mut self, now: Duration, look_again: Option<Duration>, effects: &mut Vec<Effect>) {
         let mut next = look_again;
         for model in self.models.values() {
             let starting = model.instance.as_ref().is_some_and(crate::model::Instance::is_starting);
@@ -255,7 +255,7 @@ impl Scheduler {
             if let Some(at) = model.instance.as_ref().and_then(crate::model::Instance::expires_at) {
                 earliest(&mut next, at);
             }
-            if let Some(at) = model.blocked_until.filter(|_| model.instance.is_none())
+            if let Some(at) = model.blocked_until.filter(|at| *at > now && model.instance.is_none())
                 && (!model.queue.is_empty() || model.revive.is_some())
             {
                 earliest(&mut next, at);

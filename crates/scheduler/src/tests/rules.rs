@@ -127,6 +127,7 @@ fn least_recently_used_idle_model_leaves() {
         desk.advance(secs(1));
         desk.release(lease);
     }
+    desk.advance(secs(1));
     desk.ask("a");
     let lease = desk.leases()[0];
     desk.release(lease);
@@ -372,7 +373,9 @@ fn the_queue_is_bounded() {
     });
     desk.expect(&["start a", "reject 3"]);
     let mut desk = Desk::new(Limits { max_queue_per_model: 1, ..limits(2) });
-    ["a", "b", "a"].map(|model| desk.ask(model));
+    for model in ["a", "b", "a"] {
+        desk.ask(model);
+    }
     desk.expect(&["start a", "start b", "reject 3"]);
 }
 
@@ -433,11 +436,11 @@ fn shutdown_drains_then_cuts() {
     desk.ask("loading");
     desk.seen.clear();
     desk.send(Event::Shutdown { now: false });
-    desk.expect(&["reject 3", "stop 2", "kill 3"]);
+    desk.expect(&["stop 2", "reject 3", "kill 3"]);
     desk.ask("late");
     desk.expect(&["reject 4"]);
     desk.send(Event::Shutdown { now: true });
-    desk.expect(&["kill 1", "kill 2", "kill 3"].map(|w| w).to_vec().as_slice());
+    desk.expect(&["kill 1", "kill 2", "kill 3"]);
     (1..4).for_each(|n| desk.exited(InstanceId(n)));
     desk.expect(&[]);
     assert_eq!(desk.scheduler.occupied(), 0);
