@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::ProcessProbe;
 
 use crate::client::{get, open, post};
 use crate::server::{Server, chat};
@@ -15,8 +14,9 @@ fn a_hundred_clients_cut_at_random_bytes() {
         post(server.ollama, "/v1/chat/completions", &chat("Hello", &json!({}))).status,
         200
     );
-    let before = ProcessProbe::open_files(server.process.id());
-    let threads = ProcessProbe::threads(server.process.id());
+    let root = server.probe().root();
+    let before = root.open_fds().expect("/proc");
+    let threads = root.threads().expect("/proc");
     std::thread::scope(|scope| {
         for n in 0..100u64 {
             let server = &server;
@@ -73,14 +73,14 @@ fn a_hundred_clients_cut_at_random_bytes() {
     let metrics: Value = server.state();
     assert_eq!(metrics["requests"], json!([]));
     drop(get(server.management, "/health"));
-    let mut after = ProcessProbe::open_files(server.process.id());
+    let mut after = root.open_fds().expect("/proc");
     for _ in 0..500 {
         if after <= before + 4 {
             break;
         }
         std::thread::sleep(Duration::from_millis(10)); // sockets that the kernel is still closing
-        after = ProcessProbe::open_files(server.process.id());
+        after = root.open_fds().expect("/proc");
     }
     assert!(after <= before + 4, "descriptors: {before} before, {after} after");
-    assert!(ProcessProbe::threads(server.process.id()) <= threads + 2);
+    assert!(root.threads().expect("/proc") <= threads + 2);
 }

@@ -1,23 +1,20 @@
 //! R1: no child outlives the app, even on SIGKILL; a clean stop leaves nothing either.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use testkit::ProcessProbe;
 
 use crate::client::{open, post};
 use crate::server::{Engine, Options, Server, chat};
 
 fn killed_leaves_nothing(mut server: Server) {
-    let children = ProcessProbe::descendants(server.process.id());
-    assert!(!children.is_empty(), "there must be a child to outlive us");
+    let mut probe = server.probe();
+    assert!(!probe.refresh().is_empty(), "there must be a child to outlive us");
     server.process.kill().expect("SIGKILL");
     server.process.wait().expect("reaped");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while children.iter().any(ProcessProbe::alive) {
-        assert!(Instant::now() < deadline, "still alive after 2 s: {children:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    probe
+        .wait_gone(Duration::from_secs(2))
+        .expect("nobody outlives the app by 2 s");
 }
 
 #[test]
@@ -82,7 +79,8 @@ fn sigterm_ends_everything_with_code_0() {
         post(server.ollama, "/v1/chat/completions", &chat("Hello", &json!({}))).status,
         200
     );
-    let children = ProcessProbe::descendants(server.process.id());
+    let mut probe = server.probe();
+    probe.refresh();
     assert_eq!(server.stop(), Some(0));
-    assert!(!children.iter().any(ProcessProbe::alive));
+    assert_eq!(probe.survivors(), []);
 }

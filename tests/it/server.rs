@@ -166,9 +166,14 @@ impl Server {
             .unwrap_or(Value::Null)
     }
 
+    /// A look at the process tree below the server.
+    pub(crate) fn probe(&self) -> ProcessProbe {
+        ProcessProbe::of(self.process.id()).expect("the server runs")
+    }
+
     /// Engine processes now.
     pub(crate) fn children(&self) -> usize {
-        ProcessProbe::descendants(self.process.id()).len()
+        self.probe().refresh().len()
     }
 
     /// SIGTERM, and the exit code.
