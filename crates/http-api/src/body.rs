@@ -1,0 +1,130 @@
+//! Bodies: what goes out with its accounting, and the collection of what comes in.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use domain::{ErrorKind, RunnerError};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use crate::listener::ConnectionLimits;
+use crate::settle::Settle;
+
+/// A streamed answer.
+pub(crate) type Streamed = Pin<Box<dyn HttpBody<Data = Bytes, Error = RunnerError> + Send>>;
+
+enum Content {
+    Full(Bytes),
+    Streamed(Streamed),
+}
+
+/// The body of every answer. An error ends the connection: the client sees a cut answer, never a complete one.
+pub(crate) struct Body {
+    content: Content,
+    settle: Option<Box<Settle>>,
+}
+
+impl Body {
+    pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { content: Content::Full(bytes.into()), settle: None }
+    }
+
+    pub(crate) fn streamed(body: impl HttpBody<Data = Bytes, Error = RunnerError> + Send + 'static) -> Self {
+        Self { content: Content::Streamed(Box::pin(body)), settle: None }
+    }
+
+    /// Attaches what happens when the answer has been sent or dropped.
+    pub(crate) fn settled_by(mut self, settle: Box<Settle>) -> Self {
+        self.settle = Some(settle);
+        self
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = RunnerError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.content {
+            Content::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Streamed(body) => body.as_mut().poll_frame(cx),
+        };
+        if let Some(settle) = &mut this.settle {
+            match &polled {
+                Poll::Pending => {}
+                Poll::Ready(Some(Ok(frame))) => settle.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Ready(Some(Err(_))) => settle.broken(),
+                Poll::Ready(None) => settle.complete(),
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Reads a request body of at most `max` bytes that keeps a minimum average rate (promises H5, H6).
+pub(crate) async fn collect(mut body: Incoming, max: usize, limits: &ConnectionLimits) -> Result<Bytes, RunnerError> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
+    }
+    let started = Instant::now();
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    let mut received = 0usize;
+    loop {
+        let earned = Duration::from_secs_f64(received as f64 / limits.body_min_rate.max(1) as f64);
+        let frame = timeout_at(started + limits.body_grace + earned, body.frame())
+            .await
+            .map_err(|_| RunnerError::invalid("The request body came too slowly.").code("request_timeout"))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| RunnerError::invalid("The request body is incomplete or malformed."))?;
+        let Ok(data) = frame.into_data() else { continue };
+        received += data.len();
+        if received > max {
+            return Err(too_large(max));
+        }
+        if first.is_empty() {
+            first = data; // Most bodies come in one piece and are not copied.
+        } else {
+            if joined.is_empty() {
+                joined.reserve(received.max(body.size_hint().lower() as usize + received));
+                joined.extend_from_slice(&first);
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+    Ok(if joined.is_empty() { first } else { joined.freeze() })
+}
+
+pub(crate) fn too_large(max: usize) -> RunnerError {
+    RunnerError::new(
+        ErrorKind::TooLarge,
+        format!("The request body is larger than {} MB. The limit is limits.json_body_mb in the configuration.", max >> 20),
+    )
+}

@@ -1,0 +1,339 @@
+//! One request from head to answer: match → guard → access → limits → handler → headers.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use domain::{RequestId, RunnerError};
+use futures_util::FutureExt;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::access::{self, Caller};
+use crate::body::{self, Body};
+use crate::errors::{self, Asker};
+use crate::guard::{self, Asked, Refusal};
+use crate::handlers;
+use crate::limits::Permit;
+use crate::listener::{Flavour, Listener};
+use crate::routes::{self, Class, Found, Route, allow};
+use crate::settings::ApiSettings;
+use crate::settle::{End, Settle};
+use crate::state::ApiState;
+
+/// One client connection.
+pub(crate) struct Connection {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) peer: SocketAddr,
+}
+
+/// What a handler knows about its request besides head and body.
+pub(crate) struct Cx {
+    pub(crate) connection: Arc<Connection>,
+    /// The settings the request began with.
+    pub(crate) settings: Arc<ApiSettings>,
+    pub(crate) route: &'static Route,
+    /// The path parameter, decoded.
+    pub(crate) id: String,
+    pub(crate) arrived: Instant,
+    pub(crate) caller: Caller,
+    pub(crate) permit: Option<Permit>,
+    /// Valid `x-request-id` of the caller.
+    pub(crate) given_id: Option<HeaderValue>,
+    /// The id of the lease, once there is one.
+    pub(crate) lease_id: OnceLock<RequestId>,
+}
+
+impl Cx {
+    pub(crate) fn state(&self) -> &Arc<ApiState> {
+        &self.connection.listener.state
+    }
+
+    pub(crate) fn flavour(&self) -> Flavour {
+        self.connection.listener.flavour
+    }
+
+    /// Reads the request body.
+    pub(crate) async fn collect(&self, body: Incoming) -> Result<Bytes, RunnerError> {
+        body::collect(body, self.settings.max_body, self.state().limits()).await
+    }
+
+    pub(crate) fn asker<'a>(&'a self, parts: &'a Parts) -> Asker<'a> {
+        Asker {
+            flavour: self.flavour(),
+            dialect: self.route.dialect,
+            operation: Some(self.route.operation),
+            headers: &parts.headers,
+            legacy_strings: self.settings.lmstudio_port.legacy_error_strings,
+        }
+    }
+
+    /// The id in `x-request-id`: the caller's, else the lease's.
+    pub(crate) fn request_id(&self) -> Option<HeaderValue> {
+        self.given_id.clone().or_else(|| self.lease_id.get().and_then(|id| HeaderValue::from_str(&id.to_string()).ok()))
+    }
+}
+
+/// Answers one request. Dropped when the client goes away: everything a handler holds goes with it (promise H1).
+pub(crate) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    let given_id = given_id(&parts.headers);
+    let mut settle = Box::new(Settle {
+        method: parts.method.clone(),
+        path: parts.uri.path().to_owned(),
+        flavour: connection.listener.flavour,
+        peer: connection.peer,
+        request_id: given_id.clone().unwrap_or_else(|| HeaderValue::from_static("-")),
+        arrived,
+        status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        reason: None,
+        permit: None,
+        bytes: 0,
+        end: End::Open,
+    });
+    let settings = connection.listener.state.settings();
+    let mut cors = None;
+    let mut response = match admit(&connection, &parts, &settings, &mut cors) {
+        Err(refused) => *refused,
+        Ok(admitted) => {
+            let mut cx = Cx {
+                connection,
+                settings,
+                route: admitted.route,
+                id: admitted.id,
+                arrived,
+                caller: admitted.caller,
+                permit: admitted.permit,
+                given_id,
+                lease_id: OnceLock::new(),
+            };
+            let handled = AssertUnwindSafe(handlers::run(&cx, &parts, body)).catch_unwind().await;
+            let result = handled.unwrap_or_else(|_| {
+                tracing::error!(path = parts.uri.path(), "a handler panicked");
+                Err(RunnerError::internal("Something went wrong inside LlamaRunner. Its log says more."))
+            });
+            let mut response = result.unwrap_or_else(|error| {
+                settle.reason = Some(error.message.clone());
+                errors::render(&error, &cx.asker(&parts))
+            });
+            settle.permit = cx.permit.take();
+            if let Some(permit) = &settle.permit {
+                permit.write_headers(response.headers_mut());
+            }
+            if let Some(id) = cx.request_id() {
+                settle.request_id = id;
+            }
+            response
+        }
+    };
+    if settle.request_id == "-" {
+        settle.request_id = fresh_id();
+    }
+    settle.status = response.status();
+    finish(response.headers_mut(), &settle.request_id, cors);
+    Ok(response.map(|body| body.settled_by(settle)))
+}
+
+struct Admitted {
+    route: &'static Route,
+    id: String,
+    caller: Caller,
+    permit: Option<Permit>,
+}
+
+/// Everything that is decided before a handler runs. The error is the finished answer.
+fn admit(
+    connection: &Connection,
+    parts: &Parts,
+    settings: &ApiSettings,
+    cors: &mut Option<HeaderValue>,
+) -> Result<Admitted, Box<Response<Body>>> {
+    let listener = &connection.listener;
+    let path = parts.uri.path();
+    let found = routes::matcher().find(&parts.method, path);
+    let (class, dialect, operation) = match &found {
+        Found::Route(hit) => (hit.route.class, hit.route.dialect, Some(hit.route.operation)),
+        Found::Options(routes) | Found::OtherMethod(routes) => (class_of(routes, parts), errors::family(path), None),
+        _ => (Class::Inference, errors::family(path), None),
+    };
+    let asker = Asker {
+        flavour: listener.flavour,
+        dialect,
+        operation,
+        headers: &parts.headers,
+        legacy_strings: settings.lmstudio_port.legacy_error_strings,
+    };
+    let views = listener.state.listeners.load();
+    let asked = Asked {
+        method: &parts.method,
+        uri: &parts.uri,
+        headers: &parts.headers,
+        class,
+        flavour: listener.flavour,
+        settings,
+        listeners: &views,
+        machine_name: listener.state.machine_name.as_deref(),
+    };
+    *cors = guard::check(&asked).map_err(|refusal| refused(refusal, &asker))?;
+    let hit = match found {
+        Found::Route(hit) => hit,
+        Found::Options(routes) => return Err(Box::new(preflight(&routes, parts, cors.is_some()))),
+        Found::OtherMethod(routes) => {
+            let mut response = errors::unknown_route(StatusCode::METHOD_NOT_ALLOWED, parts, &asker, settings);
+            set(response.headers_mut(), ALLOW, &allow(&routes));
+            return Err(Box::new(response));
+        }
+        Found::TrailingSlash if path.starts_with("/api/") => return Err(Box::new(without_slash(parts))),
+        Found::BadPath => {
+            let error = RunnerError::invalid("The path is not percent-encoded UTF-8.");
+            return Err(Box::new(errors::render(&error, &asker)));
+        }
+        Found::TrailingSlash | Found::Unknown => {
+            return Err(Box::new(errors::unknown_route(StatusCode::NOT_FOUND, parts, &asker, settings)));
+        }
+    };
+    let render = |error: &RunnerError| Box::new(errors::render(error, &asker));
+    check_body_headers(&parts.headers, settings).map_err(|error| render(&error))?;
+    let caller = access::authorise(parts, class).map_err(|error| render(&error))?;
+    let mut permit = None;
+    if class == Class::Inference && !guard::from_window(&asked) {
+        let rules = settings.listener(listener.flavour);
+        let peer = connection.peer.ip();
+        let limits = if peer.is_loopback() { rules.local } else { rules.remote };
+        permit = listener.state.limiter.admit(listener.flavour, peer, limits).map_err(|exceeded| {
+            let mut response = render(&exceeded.error);
+            exceeded.write_headers(response.headers_mut());
+            response
+        })?;
+    }
+    Ok(Admitted { route: hit.route, id: hit.id.into_owned(), caller, permit })
+}
+
+/// Inflating a body could balloon (promise H6), and passing it on would be read differently by the engine.
+fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings) -> Result<(), RunnerError> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let text = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+        let error = RunnerError::invalid(format!("Content-Encoding '{text}' is not supported; send the body as it is."));
+        return Err(error.code("unsupported_encoding"));
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > settings.max_body as u64) {
+        return Err(body::too_large(settings.max_body));
+    }
+    Ok(())
+}
+
+/// The class that decides about a path when no route was chosen: that of the method a preflight announces, else the
+/// strictest of the path.
+fn class_of(routes: &[&'static Route], parts: &Parts) -> Class {
+    let wanted = parts.headers.get("access-control-request-method");
+    let announced = wanted.and_then(|method| {
+        routes.iter().find(|route| route.method.to_http().as_str().as_bytes() == method.as_bytes())
+    });
+    let strict = |class| match class {
+        Class::Management => 3,
+        Class::UiShell => 2,
+        Class::Inference => 1,
+        Class::Public => 0,
+    };
+    let classes = announced.map(|route| route.class).into_iter().chain(routes.iter().map(|route| route.class));
+    if announced.is_some() { classes.take(1).next() } else { classes.max_by_key(|class| strict(*class)) }
+        .unwrap_or(Class::Management)
+}
+
+fn refused(refusal: Refusal, asker: &Asker<'_>) -> Box<Response<Body>> {
+    let status = if refusal == Refusal::BadHost { StatusCode::BAD_REQUEST } else { StatusCode::FORBIDDEN };
+    Box::new(errors::refusal(status, refusal.message(), asker))
+}
+
+/// Request headers a page may send (Ollama contract 1.1, with the Anthropic ones).
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, User-Agent, Accept, X-Requested-With, X-Request-Id, X-API-Key, \
+    OpenAI-Beta, OpenAI-Organization, OpenAI-Project, Anthropic-Version, Anthropic-Beta, X-Stainless-Arch, \
+    X-Stainless-Async, X-Stainless-Custom-Poll-Interval, X-Stainless-Helper-Method, X-Stainless-Lang, X-Stainless-Os, \
+    X-Stainless-Package-Version, X-Stainless-Poll-Helper, X-Stainless-Retry-Count, X-Stainless-Runtime, \
+    X-Stainless-Runtime-Version, X-Stainless-Timeout, Last-Event-ID, Cache-Control";
+
+/// `OPTIONS`: 204, with CORS fields for an allowed page.
+fn preflight(routes: &[&'static Route], parts: &Parts, page: bool) -> Response<Body> {
+    let mut response = status(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    let methods = allow(routes);
+    set(headers, ALLOW, &methods);
+    if page {
+        set(headers, ACCESS_CONTROL_ALLOW_METHODS, &methods);
+        set(headers, ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+        set(headers, ACCESS_CONTROL_MAX_AGE, "43200");
+        if parts.headers.contains_key("access-control-request-private-network") {
+            set(headers, HeaderName::from_static("access-control-allow-private-network"), "true");
+        }
+    }
+    response
+}
+
+/// `/api/tags/` → `/api/tags` (Ollama contract 1).
+fn without_slash(parts: &Parts) -> Response<Body> {
+    let permanent = matches!(parts.method, Method::GET | Method::HEAD);
+    let mut response = status(if permanent { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT });
+    let path = parts.uri.path().trim_end_matches('/');
+    let target = parts.uri.query().map_or(Cow::Borrowed(path), |query| Cow::Owned(format!("{path}?{query}")));
+    set(response.headers_mut(), LOCATION, &target);
+    response
+}
+
+fn status(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+}
+
+pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Fields of every answer.
+fn finish(headers: &mut HeaderMap, id: &HeaderValue, cors: Option<HeaderValue>) {
+    headers.insert("x-request-id", id.clone());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Some(origin) = cors {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-LlamaRunner-Model-Fallback"),
+        );
+    }
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+}
+
+/// The caller's `x-request-id`, when it is harmless (promise O2).
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get("x-request-id")?;
+    let legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    let bytes = value.as_bytes();
+    (!bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(legal)).then(|| value.clone())
+}
+
+/// An id for requests that never got a lease.
+fn fresh_id() -> HeaderValue {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static START: OnceLock<u64> = OnceLock::new();
+    let start = *START.get_or_init(|| telemetry::now_ms().unsigned_abs() ^ (u64::from(std::process::id()) << 40));
+    let id = format!("{start:x}-{:x}", NEXT.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}

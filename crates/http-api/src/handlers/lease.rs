@@ -1,0 +1,227 @@
+//! From a model name to a running engine and its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dialects::engine;
+use domain::chat::ChatRequest;
+use domain::{
+    Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, ModelState, RunnerError,
+};
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
+use router::{Lease, LeaseRequest, UpstreamBody, UpstreamRequest};
+
+use crate::dispatch::Cx;
+use crate::listener::Flavour;
+use crate::routes::{Dialect, Operation as Op};
+
+/// Largest engine answer that is collected: embeddings of a big batch.
+const MAX_ANSWER: usize = 256 << 20;
+/// Largest error text of the engine that is read.
+const MAX_ERROR: usize = 1 << 20;
+
+/// Who is shown as the caller of a request.
+const CLIENT_NAME: usize = 80;
+
+/// The model a request means.
+pub(super) struct Target {
+    pub(super) entry: Arc<ModelEntry>,
+    /// The name was unknown; the only loaded model answers (LM Studio contract 2).
+    pub(super) fallback: bool,
+}
+
+impl Target {
+    /// Names the model that answered instead.
+    pub(super) fn mark<B>(&self, response: &mut Response<B>) {
+        if self.fallback
+            && let Ok(value) = HeaderValue::from_str(self.entry.key.as_str())
+        {
+            response.headers_mut().insert(HeaderName::from_static("x-llamarunner-model-fallback"), value);
+        }
+    }
+}
+
+/// Does this request follow LM Studio's rules for loading (contract 3)?
+pub(super) fn is_jit(cx: &Cx) -> bool {
+    cx.route.dialect == Dialect::LmStudio || (cx.flavour() == Flavour::LmStudio && cx.route.dialect == Dialect::OpenAi)
+}
+
+/// Finds the model of an OpenAI-style request.
+pub(super) fn target(cx: &Cx, name: Option<&str>) -> Result<Target, RunnerError> {
+    let name = name.map(str::trim).filter(|name| !name.is_empty());
+    if let Some(entry) = name.and_then(|name| cx.state().resolve(name)) {
+        return Ok(Target { entry, fallback: false });
+    }
+    if is_jit(cx)
+        && cx.settings.lmstudio_port.use_single_loaded
+        && let Some(entry) = single_loaded(cx)
+    {
+        tracing::warn!(asked = name.unwrap_or_default(), answering = %entry.key, "unknown model name, the only loaded model answers");
+        return Ok(Target { entry, fallback: true });
+    }
+    match name {
+        Some(name) => Err(not_found(cx, name)),
+        None => Err(RunnerError::invalid("'model' is required: name one of the models of /v1/models.")
+            .param("model")
+            .code("missing_required_parameter")),
+    }
+}
+
+/// The only loaded generating model, if there is exactly one.
+fn single_loaded(cx: &Cx) -> Option<Arc<ModelEntry>> {
+    let catalog = cx.state().registry.catalog();
+    let instances = cx.state().router.instances();
+    let mut loaded = instances
+        .iter()
+        .filter(|instance| instance.state == ModelState::Ready && instance.launch.mode == EngineMode::Completion)
+        .filter_map(|instance| catalog.get(&instance.model));
+    let first = loaded.next()?;
+    loaded.next().is_none().then(|| Arc::clone(first))
+}
+
+/// The 404 for a name, with the nearest known one.
+pub(super) fn not_found(cx: &Cx, name: &str) -> RunnerError {
+    let mut error = RunnerError::model_not_found(name);
+    if let Some(nearest) = cx.state().registry.catalog().nearest(name) {
+        error.message = format!("The model '{name}' was not found. Did you mean '{nearest}'?");
+    }
+    error.code("model_not_found")
+}
+
+/// The model lacks what the request needs (Ollama contract 1.3 has the words).
+pub(super) fn require(entry: &ModelEntry, name: &str, any: &[Capability], word: &str) -> Result<(), RunnerError> {
+    if any.iter().any(|capability| entry.can(*capability)) {
+        return Ok(());
+    }
+    let mut error = RunnerError::new(ErrorKind::NotCapable, format!("\"{name}\" does not support {word}"));
+    error.model = Some(name.to_owned());
+    Err(error.param("model"))
+}
+
+/// What a request says about loading.
+#[derive(Default)]
+pub(super) struct Wish {
+    pub(super) launch: LaunchOptions,
+    pub(super) keep_alive: Option<KeepAlive>,
+    /// LM Studio's `ttl`: counts only if this request loads the model.
+    pub(super) ttl: Option<Duration>,
+}
+
+/// Gets the right to one slot of the model's engine, loading it if need be.
+pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish: Wish) -> Result<Lease, RunnerError> {
+    let jit = is_jit(cx);
+    let mut keep_alive = wish.keep_alive;
+    if jit {
+        let (state, _) = cx.state().router.status(&entry.key);
+        if matches!(state, ModelState::Unloaded | ModelState::Failed(_)) {
+            let rules = &cx.settings.lmstudio_port;
+            if !rules.jit {
+                return Err(RunnerError::new(
+                    ErrorKind::NotLoaded,
+                    format!("No models loaded. Load '{}' first, or switch on just-in-time loading.", entry.key),
+                ));
+            }
+            keep_alive = keep_alive.or(Some(KeepAlive::For(wish.ttl.unwrap_or(rules.default_ttl))));
+            if rules.auto_evict {
+                evict_others(cx, entry).await;
+            }
+        }
+    }
+    let request = LeaseRequest {
+        model: Arc::clone(entry),
+        launch: wish.launch,
+        keep_alive,
+        jit,
+        operation: operation(cx.route.operation, cx.route.dialect),
+        client: client(cx, parts),
+    };
+    let lease = cx.state().router.lease(request).await?;
+    let _ = cx.lease_id.set(lease.request_id());
+    Ok(lease)
+}
+
+/// "Keep only the last just-in-time model": the others go before this one is loaded. Running answers end first (LM Studio
+/// contract 3), so this waits for them; requests for an evicted model queue behind.
+async fn evict_others(cx: &Cx, entry: &ModelEntry) {
+    let router = &cx.state().router;
+    for instance in router.instances() {
+        if instance.jit && instance.model != entry.key {
+            router.unload(&instance.model, false).await;
+        }
+    }
+}
+
+fn client(cx: &Cx, parts: &Parts) -> String {
+    let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::trim);
+    match agent {
+        Some(agent) if !agent.is_empty() => agent.chars().take(CLIENT_NAME).collect(),
+        _ => cx.connection.peer.ip().to_string(),
+    }
+}
+
+/// What the window shows for a request.
+fn operation(operation: Op, dialect: Dialect) -> &'static str {
+    match (operation, dialect) {
+        (Op::OllamaGenerate, _) => "ollama generate",
+        (Op::OllamaChat, _) => "ollama chat",
+        (Op::OllamaEmbed | Op::OllamaEmbeddings, _) => "ollama embed",
+        (Op::ChatCompletions, _) => "openai chat",
+        (Op::Completions, _) => "openai completion",
+        (Op::Embeddings, _) => "openai embeddings",
+        (Op::Rerank, _) => "rerank",
+        (Op::V0ChatCompletions, _) => "lmstudio chat",
+        (Op::V0Completions, _) => "lmstudio completion",
+        (Op::V0Embeddings, _) => "lmstudio embeddings",
+        (_, dialect) => dialect.as_str(),
+    }
+}
+
+/// The engine behind a lease. Owned, so that a stream can still ask after its handler has returned.
+pub(super) struct EngineCalls {
+    lease: Lease,
+    request_id: Option<HeaderValue>,
+}
+
+impl EngineCalls {
+    pub(super) fn new(cx: &Cx, lease: &Lease) -> Self {
+        Self { lease: lease.clone(), request_id: cx.request_id() }
+    }
+
+    /// Sends a JSON body to the engine; an error status becomes an error.
+    pub(super) async fn send(&self, path: &str, body: impl Into<Bytes>) -> Result<Response<UpstreamBody>, RunnerError> {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(id) = &self.request_id {
+            headers.insert(HeaderName::from_static("x-request-id"), id.clone());
+        }
+        let request = UpstreamRequest { method: Method::POST, path: path.to_owned(), headers, body: body.into() };
+        let response = self.lease.send(request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.into_body().collect_bytes(MAX_ERROR).await?;
+        Err(engine::error_from_response(status.as_u16(), &text))
+    }
+
+    /// Sends a JSON body to the engine and reads the whole answer.
+    pub(super) async fn ask(&self, path: &str, body: impl Into<Bytes>) -> Result<Bytes, RunnerError> {
+        self.send(path, body).await?.into_body().collect_bytes(MAX_ANSWER).await
+    }
+
+    /// The prompt that the model's template makes of a chat.
+    pub(super) async fn render(&self, request: &ChatRequest) -> Result<String, RunnerError> {
+        engine::parse_prompt(&self.ask(engine::APPLY_TEMPLATE, engine::apply_template_body(request)?).await?)
+    }
+
+    pub(super) async fn tokenize(&self, text: &str, special: bool) -> Result<Vec<i64>, RunnerError> {
+        engine::parse_tokens(&self.ask(engine::TOKENIZE, engine::tokenize_body(text, special)).await?)
+    }
+
+    pub(super) async fn detokenize(&self, tokens: &[i64]) -> Result<String, RunnerError> {
+        engine::parse_content(&self.ask(engine::DETOKENIZE, engine::detokenize_body(tokens)).await?)
+    }
+}

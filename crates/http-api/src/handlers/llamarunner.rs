@@ -1,0 +1,113 @@
+//! LlamaRunner Pro: state and control of models and server (management contract 2).
+
+use std::sync::Arc;
+
+use dialects::llamarunner::{self, ProxyView, ServerView, StartCall, SystemView};
+use domain::{ModelEntry, RunnerError};
+use http::HeaderMap;
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use super::lease::not_found;
+use super::{Answer, listed, view};
+use crate::dispatch::Cx;
+use crate::errors::{accepts_first, json, respond, text};
+use crate::state::{ListenerView, VERSION};
+
+/// `GET /health`.
+pub(super) fn health(cx: &Cx, parts: &Parts) -> Answer {
+    let draining = cx.connection.listener.cancel.is_cancelled();
+    if !draining && plain_text(&parts.headers) {
+        return Ok(text("OK"));
+    }
+    let uptime = cx.state().started.elapsed().as_secs();
+    Ok(respond(llamarunner::health(VERSION, uptime, telemetry::now_ms(), draining)))
+}
+
+fn plain_text(headers: &HeaderMap) -> bool {
+    accepts_first(headers, "text/plain")
+}
+
+fn entry(cx: &Cx) -> Result<Arc<ModelEntry>, RunnerError> {
+    cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))
+}
+
+/// `GET /v1/models/{id}/status`.
+pub(super) fn model_status(cx: &Cx) -> Answer {
+    let model = view(cx.state(), &entry(cx)?);
+    Ok(json(cx.route.dialect, llamarunner::model_status(&cx.id, &model, telemetry::now_ms())))
+}
+
+/// `GET /v1/models/{id}/info`.
+pub(super) fn model_info(cx: &Cx) -> Answer {
+    let model = view(cx.state(), &entry(cx)?);
+    Ok(json(cx.route.dialect, llamarunner::model_info(&cx.id, &model, cx.caller.sees_paths)))
+}
+
+/// `POST /v1/models/{id}/start`.
+pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
+    let call = StartCall::parse(&cx.collect(body).await?)?;
+    let entry = entry(cx)?;
+    cx.state().router.load(Arc::clone(&entry), call.launch, None, call.wait).await?;
+    Ok(json(cx.route.dialect, llamarunner::start_reply(&view(cx.state(), &entry))))
+}
+
+/// `POST /v1/models/{id}/stop`.
+pub(super) async fn stop(cx: &Cx, body: Incoming) -> Answer {
+    let force = llamarunner::parse_stop(&cx.collect(body).await?)?;
+    let entry = entry(cx)?;
+    cx.state().router.unload(&entry.key, force).await;
+    Ok(json(cx.route.dialect, llamarunner::stop_reply()))
+}
+
+/// `GET /v1/system/status`.
+pub(super) fn system_status(cx: &Cx) -> Answer {
+    let state = cx.state();
+    let models = listed(state);
+    let memory = state.hardware.memory();
+    let listeners = state.listeners.load();
+    let loaded = models.iter().filter(|model| model.is_loaded());
+    let view = SystemView {
+        models_total: models.len(),
+        models_loaded: loaded.clone().count(),
+        models_memory: loaded.filter_map(|model| model.instance.as_ref()).map(engine_bytes).sum(),
+        ollama: proxy(&listeners.ollama),
+        lmstudio: proxy(&listeners.lmstudio),
+        cpu_percent: state.hardware.cpu_percent(),
+        memory_used: memory.total.saturating_sub(memory.available),
+        memory_available: memory.available,
+    };
+    Ok(json(cx.route.dialect, llamarunner::system_status(&view)))
+}
+
+/// Memory of an engine on both sides.
+pub(super) fn engine_bytes(instance: &domain::InstanceView) -> u64 {
+    instance.memory_bytes.unwrap_or(0) + instance.vram_bytes.unwrap_or(0)
+}
+
+fn proxy(listener: &ListenerView) -> ProxyView {
+    let status = match (listener.address, &listener.problem) {
+        (Some(_), _) => "running",
+        (None, Some(_)) => "error",
+        (None, None) => "stopped",
+    };
+    ProxyView { status: status.into(), port: listener.address.map(|address| address.port()) }
+}
+
+/// `GET /v1/server/info`.
+pub(super) async fn server_info(cx: &Cx) -> Answer {
+    let state = cx.state();
+    let platform = state.hardware.platform();
+    let engine = state.engines.llama_server().await.ok();
+    let view = ServerView {
+        version: VERSION.into(),
+        platform: format!("{} {} {}", platform.os_name, platform.kernel, platform.arch),
+        rust_version: option_env!("CARGO_PKG_RUST_VERSION").unwrap_or_default().into(),
+        llama_server: engine.map(|engine| match engine.build {
+            Some(build) => format!("{} (b{build})", engine.version),
+            None => engine.version.clone(),
+        }),
+        faster_whisper: None,
+    };
+    Ok(json(cx.route.dialect, llamarunner::server_info(&view)))
+}

@@ -1,0 +1,64 @@
+//! LM Studio's REST API v0 (LM Studio contract 6).
+
+use dialects::lmstudio_rest::{self, V0Facts, V0Stream};
+use dialects::Rendered;
+use domain::RunnerError;
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use super::lease::not_found;
+use super::openai::{Sent, Work, start};
+use super::{Answer, clock, listed, view};
+use crate::dispatch::Cx;
+use crate::errors::json;
+use crate::relay;
+
+/// Largest answer that statistics are added to.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// `GET /api/v0/models`.
+pub(super) fn models(cx: &Cx) -> Answer {
+    let only_loaded = !cx.settings.lmstudio_port.jit;
+    Ok(json(cx.route.dialect, lmstudio_rest::models_list(&listed(cx.state()), only_loaded)))
+}
+
+/// `GET /api/v0/models/{id}`.
+pub(super) fn model(cx: &Cx) -> Answer {
+    let entry = cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    Ok(json(cx.route.dialect, lmstudio_rest::model_one(&view(cx.state(), &entry))))
+}
+
+/// `POST /api/v0/chat/completions`.
+pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    with_stats(cx, parts, body, Work::Chat).await
+}
+
+/// `POST /api/v0/completions`.
+pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    with_stats(cx, parts, body, Work::Completion).await
+}
+
+async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
+    let Sent { target, lease, response, sent_at } = start(cx, parts, cx.collect(body).await?, work).await?;
+    let mut model = view(cx.state(), &target.entry);
+    model.instance = Some(lease.instance());
+    let facts = facts(cx, &model).await;
+    let mut answer = if relay::is_event_stream(response.headers()) {
+        relay::translated(response.into_body(), V0Stream::new(facts, clock()), Rendered::SSE).await?
+    } else {
+        let whole = response.into_body().collect_bytes(MAX_ANSWER).await?;
+        json(cx.route.dialect, add_stats(&whole, &facts, sent_at)?)
+    };
+    target.mark(&mut answer);
+    Ok(answer)
+}
+
+fn add_stats(whole: &[u8], facts: &V0Facts, sent_at: std::time::Instant) -> Result<Vec<u8>, RunnerError> {
+    lmstudio_rest::add_stats(whole, facts, sent_at.elapsed())
+}
+
+async fn facts(cx: &Cx, model: &dialects::ModelView) -> V0Facts {
+    let runtime = format!("llama.cpp-{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    let version = cx.state().engines.llama_server().await.map_or_else(|_| String::new(), |engine| engine.version.clone());
+    V0Facts::new(model, &runtime, &version)
+}

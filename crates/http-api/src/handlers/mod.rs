@@ -1,0 +1,98 @@
+//! One function per operation of the route table.
+
+mod lease;
+mod llamarunner;
+mod lmstudio;
+mod ollama;
+mod ollama_generate;
+mod openai;
+mod state;
+mod ui;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dialects::{Clock, ModelView};
+use domain::{ModelEntry, RunnerError};
+use http::Response;
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use crate::body::Body;
+use crate::dispatch::Cx;
+use crate::routes::Operation as Op;
+use crate::state::ApiState;
+
+type Answer = Result<Response<Body>, RunnerError>;
+
+/// Runs the handler of the request's operation. Handlers are boxed: one allocation instead of the largest future of all
+/// in every connection.
+pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    match cx.route.operation {
+        Op::Root => ui::root(cx, parts),
+        Op::Ui => ui::file(cx, parts),
+        Op::OpenApi => ui::openapi(cx),
+        Op::Health => llamarunner::health(cx, parts),
+        Op::OllamaVersion => ollama::version(cx),
+        Op::OllamaStatus => ollama::status(cx),
+        Op::OllamaTags => ollama::tags(cx),
+        Op::OllamaPs => ollama::ps(cx),
+        Op::OllamaMe => ollama::me(cx),
+        Op::OllamaWebSearch => Box::pin(ollama::no_cloud(cx, body, "web search")).await,
+        Op::OllamaWebFetch => Box::pin(ollama::no_cloud(cx, body, "web fetch")).await,
+        Op::OllamaRecommendations => ollama::recommendations(cx),
+        Op::OllamaShow => Box::pin(ollama::show(cx, parts, body)).await,
+        Op::OllamaChat => Box::pin(ollama::chat(cx, parts, body)).await,
+        Op::OllamaGenerate => Box::pin(ollama_generate::generate(cx, parts, body)).await,
+        Op::OllamaEmbed => Box::pin(ollama::embed(cx, parts, body, false)).await,
+        Op::OllamaEmbeddings => Box::pin(ollama::embed(cx, parts, body, true)).await,
+        Op::ListModels => openai::list_models(cx, parts),
+        Op::OneModel => openai::one_model(cx),
+        Op::ChatCompletions => Box::pin(openai::chat(cx, parts, body)).await,
+        Op::Completions => Box::pin(openai::completions(cx, parts, body)).await,
+        Op::Embeddings | Op::V0Embeddings => Box::pin(openai::embeddings(cx, parts, body)).await,
+        Op::Rerank => Box::pin(openai::rerank(cx, parts, body)).await,
+        Op::V0Models => lmstudio::models(cx),
+        Op::V0Model => lmstudio::model(cx),
+        Op::V0ChatCompletions => Box::pin(lmstudio::chat(cx, parts, body)).await,
+        Op::V0Completions => Box::pin(lmstudio::completions(cx, parts, body)).await,
+        Op::ModelStatus => llamarunner::model_status(cx),
+        Op::ModelInfo => llamarunner::model_info(cx),
+        Op::ModelStart => Box::pin(llamarunner::start(cx, body)).await,
+        Op::ModelStop => Box::pin(llamarunner::stop(cx, body)).await,
+        Op::ModelLogs => state::logs(cx, parts),
+        Op::SystemStatus => llamarunner::system_status(cx),
+        Op::ServerInfo => Box::pin(llamarunner::server_info(cx)).await,
+        Op::State => Box::pin(state::state(cx)).await,
+        Op::Events => Box::pin(state::events(cx)).await,
+    }
+}
+
+/// Wall clock for the dialects.
+fn clock() -> Clock {
+    static CLOCK: OnceLock<Clock> = OnceLock::new();
+    Arc::clone(CLOCK.get_or_init(|| Arc::new(now_ns)))
+}
+
+fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn view(state: &ApiState, entry: &Arc<ModelEntry>) -> ModelView {
+    let (model_state, instance) = state.router.status(&entry.key);
+    ModelView { entry: Arc::clone(entry), state: model_state, instance }
+}
+
+/// The models that lists show.
+fn listed(state: &ApiState) -> Vec<ModelView> {
+    state.registry.catalog().listed().map(|entry| view(state, entry)).collect()
+}
+
+/// A value of the query string, percent-decoded.
+fn query(parts: &Parts, name: &str) -> Option<String> {
+    let pair = parts.uri.query()?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })?;
+    Some(percent_encoding::percent_decode_str(pair).decode_utf8_lossy().into_owned())
+}

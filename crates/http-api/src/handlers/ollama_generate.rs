@@ -1,0 +1,171 @@
+//! `POST /api/generate`: four engine routes behind one, and the `context` of the final line (Ollama contract 4.1, 6).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use dialects::engine;
+use dialects::ollama::{self, GenerateCall, GenerateJob, GenerateMode, Plan, ReplyStream, Route, Shape};
+use dialects::{Rendered, Transcoder};
+use domain::chat::ChatRequest;
+use domain::{EngineMode, KeepAlive, ModelEntry, RunnerError};
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use router::UpstreamBody;
+
+use super::Answer;
+use super::lease::{EngineCalls, lease};
+use super::ollama::{collect, count_stream, find, head, images, limits, load, unload, wish};
+use crate::dispatch::Cx;
+use crate::errors::json;
+use crate::relay;
+use crate::routes::Dialect;
+
+/// `POST /api/generate`.
+pub(super) async fn generate(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    let call = GenerateCall::parse(&cx.collect(body).await?)?;
+    let entry = find(cx, &call.model, Route::Generate)?;
+    let (model, stream, keep_alive) = (call.model.clone(), call.stream, call.keep_alive);
+    match call.plan(&entry)? {
+        Plan::Load => load(cx, parts, &entry, keep_alive, model, Shape::Generate).await,
+        Plan::Unload => unload(cx, &entry, model, Shape::Generate).await,
+        Plan::Run(job) => Box::pin(run(cx, parts, &entry, job, stream, keep_alive, model)).await,
+    }
+}
+
+/// What the tokens of `context` are made of, besides the reply.
+enum Prompt {
+    /// No `context` is sent (raw, infill).
+    Untold,
+    /// To be rendered with the model's template.
+    Chat(Box<ChatRequest>),
+    /// Rendered already.
+    Text(String),
+}
+
+async fn run(
+    cx: &Cx,
+    parts: &Parts,
+    entry: &Arc<ModelEntry>,
+    job: GenerateJob,
+    stream: bool,
+    keep_alive: Option<KeepAlive>,
+    model: String,
+) -> Answer {
+    count_stream(cx, stream)?;
+    let GenerateJob { mode, launch, render_only, top_logprobs, .. } = job;
+    let lease = lease(cx, parts, entry, wish(launch, EngineMode::Completion, keep_alive)).await?;
+    let calls = EngineCalls::new(cx, &lease);
+    let head = head(cx, model, top_logprobs);
+    let wire = mode.wire();
+    if render_only {
+        let (prompt, images) = match &mode {
+            GenerateMode::Chat(chat) | GenerateMode::Continue { chat, .. } => (calls.render(chat).await?, images(chat)),
+            GenerateMode::Raw(raw) | GenerateMode::Infill(raw) => (raw.prompt.clone(), raw.images.len()),
+        };
+        return Ok(json(Dialect::Ollama, ollama::render_only_reply(Shape::Generate, &head, &prompt, images)));
+    }
+    let limits = limits(&lease);
+    let (path, body, prompt) = match mode {
+        GenerateMode::Chat(chat) => {
+            (engine::CHAT, engine::chat_body(&chat, limits)?, Prompt::Chat(Box::new(chat)))
+        }
+        GenerateMode::Raw(raw) => (engine::COMPLETION, engine::completion_body(&raw, limits)?, Prompt::Untold),
+        GenerateMode::Infill(gap) => (engine::INFILL, engine::infill_body(&gap, limits)?, Prompt::Untold),
+        GenerateMode::Continue { chat, context } => {
+            let earlier = calls.detokenize(&context).await?;
+            let rendered = calls.render(&chat).await?;
+            let request = ollama::continue_prompt(&chat, &earlier, &rendered);
+            (engine::COMPLETION, engine::completion_body(&request, limits)?, Prompt::Text(request.prompt))
+        }
+    };
+    let mut upstream = calls.send(path, body).await?.into_body();
+    if stream {
+        let mut coder = ReplyStream::new(Shape::Generate, wire, head);
+        let out = relay::prime(&mut upstream, &mut coder).await?;
+        let step = if coder.ended() { Step::Ended } else { Step::Running(upstream) };
+        let body = GenerateStream { step, coder, out, told: Some((calls, prompt)) };
+        return Ok(relay::streamed(Rendered::NDJSON, body));
+    }
+    let answer = collect(upstream, wire).await?;
+    let context = tokens(calls, prompt, answer.text.clone()).await;
+    Ok(json(Dialect::Ollama, ollama::reply(Shape::Generate, &head, &answer, context.as_deref())?))
+}
+
+/// Tokens of prompt and reply. A failure only costs the deprecated `context` field, not the answer.
+async fn tokens(calls: EngineCalls, prompt: Prompt, reply: String) -> Option<Vec<i64>> {
+    let prompt = match prompt {
+        Prompt::Untold => return None,
+        Prompt::Chat(chat) => calls.render(&chat).await,
+        Prompt::Text(text) => Ok(text),
+    };
+    let tokens = match prompt {
+        Ok(prompt) => calls.tokenize(&(prompt + &reply), false).await,
+        Err(error) => Err(error),
+    };
+    tokens.inspect_err(|error| tracing::debug!(%error, "context of a generate reply")).ok()
+}
+
+/// A translated stream whose last line waits for the token list of `context`.
+struct GenerateStream {
+    step: Step,
+    coder: ReplyStream,
+    out: Vec<u8>,
+    told: Option<(EngineCalls, Prompt)>,
+}
+
+enum Step {
+    Running(UpstreamBody),
+    /// The engine is done, the final line is due.
+    Ended,
+    Counting(BoxFuture<'static, Option<Vec<i64>>>),
+    Done,
+}
+
+impl HttpBody for GenerateStream {
+    type Data = Bytes;
+    type Error = RunnerError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
+        let this = self.get_mut();
+        loop {
+            if !this.out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))));
+            }
+            match &mut this.step {
+                Step::Running(upstream) => {
+                    if ready!(relay::push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
+                        this.step = Step::Ended;
+                    }
+                }
+                Step::Ended => {
+                    let counting = this.told.take().filter(|_| this.coder.ended() && this.coder.error().is_none());
+                    match counting {
+                        Some((calls, prompt)) if !matches!(prompt, Prompt::Untold) => {
+                            let reply = this.coder.text().to_owned();
+                            this.step = Step::Counting(Box::pin(tokens(calls, prompt, reply)));
+                        }
+                        _ => {
+                            this.coder.finish(&mut this.out);
+                            this.step = Step::Done;
+                        }
+                    }
+                }
+                Step::Counting(counting) => {
+                    if let Some(tokens) = ready!(counting.as_mut().poll(cx)) {
+                        this.coder.set_context(tokens);
+                    }
+                    this.coder.finish(&mut this.out);
+                    this.step = Step::Done;
+                }
+                Step::Done => return Poll::Ready(None),
+            }
+        }
+    }
+}

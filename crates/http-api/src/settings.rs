@@ -1,0 +1,150 @@
+//! The part of the configuration that the listeners and handlers use, as plain values.
+
+use std::time::Duration;
+
+use config::{Config, Proxy, RateLimits};
+
+use crate::listener::{ConnectionLimits, Flavour};
+
+/// Settings of this crate. Replaced as a whole with [`crate::ApiState::apply`]; requests keep the one they began with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiSettings {
+    /// Largest request body, in bytes (`limits.json_body_mb`).
+    pub max_body: usize,
+    /// Connection limits; those in effect when a listener starts to be served stay for its life.
+    pub connections: ConnectionLimits,
+    /// `proxies.ollama`.
+    pub ollama: ListenerRules,
+    /// `proxies.lmstudio`.
+    pub lmstudio: ListenerRules,
+    /// `proxies.management`.
+    pub management: ListenerRules,
+    /// `lmstudio.*`.
+    pub lmstudio_port: LmStudioRules,
+    /// Version that `/api/version` reports on the Ollama port (Ollama contract 2).
+    pub ollama_version: String,
+}
+
+/// Rules of one listener.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListenerRules {
+    /// Further web origins; `*` is a wildcard (promise S3).
+    pub allowed_origins: Vec<String>,
+    /// Further host names (promise S2).
+    pub allowed_hosts: Vec<String>,
+    /// Limits for peers on this machine: only those the user changed from the documented default.
+    pub local: Limits,
+    /// Limits for peers elsewhere.
+    pub remote: Limits,
+}
+
+/// Limits per client address; `None`: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Requests per minute.
+    pub per_minute: Option<u32>,
+    /// Requests at once.
+    pub concurrent: Option<u32>,
+    /// Streams at once.
+    pub streaming: Option<u32>,
+}
+
+/// Behaviour of the LM Studio port (LM Studio contract 9.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LmStudioRules {
+    /// Load on demand; off: only loaded models are listed and answer.
+    pub jit: bool,
+    /// Unload other models that were loaded on demand before loading one on demand.
+    pub auto_evict: bool,
+    /// Idle time after which a model loaded on demand goes.
+    pub default_ttl: Duration,
+    /// Status for unknown routes.
+    pub unknown_route_status: u16,
+    /// Every web origin may use inference on this port.
+    pub cors: bool,
+    /// An unknown model name is answered by the only loaded model (contract 2).
+    pub use_single_loaded: bool,
+    /// Errors of bad parameters are plain strings (contract 8).
+    pub legacy_error_strings: bool,
+}
+
+impl Default for LmStudioRules {
+    fn default() -> Self {
+        Self {
+            jit: true,
+            auto_evict: true,
+            default_ttl: Duration::from_secs(3600),
+            unknown_route_status: 404,
+            cors: false,
+            use_single_loaded: true,
+            legacy_error_strings: false,
+        }
+    }
+}
+
+/// The Ollama release whose contract we keep.
+const OLLAMA_VERSION: &str = "0.33.0";
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self::from_config(&Config::default())
+    }
+}
+
+impl ApiSettings {
+    /// Takes the values out of a configuration snapshot.
+    pub fn from_config(config: &Config) -> Self {
+        let defaults = ConnectionLimits::default();
+        let total = config.limits.max_connections as usize;
+        Self {
+            max_body: (config.limits.json_body_mb as usize) << 20,
+            connections: ConnectionLimits { total, per_peer: total.min(defaults.per_peer), ..defaults },
+            ollama: ListenerRules::from_config(&config.proxies.ollama),
+            lmstudio: ListenerRules::from_config(&config.proxies.lmstudio),
+            management: ListenerRules::from_config(&config.proxies.management),
+            lmstudio_port: LmStudioRules {
+                jit: config.lmstudio.jit,
+                auto_evict: config.lmstudio.auto_evict,
+                default_ttl: Duration::from_secs(config.lmstudio.default_ttl),
+                unknown_route_status: config.lmstudio.unknown_route_status,
+                cors: config.lmstudio.cors,
+                ..LmStudioRules::default()
+            },
+            ollama_version: OLLAMA_VERSION.into(),
+        }
+    }
+
+    /// The rules of a listener.
+    pub fn listener(&self, flavour: Flavour) -> &ListenerRules {
+        match flavour {
+            Flavour::Ollama => &self.ollama,
+            Flavour::LmStudio => &self.lmstudio,
+            Flavour::Management => &self.management,
+        }
+    }
+}
+
+impl ListenerRules {
+    fn from_config(proxy: &Proxy) -> Self {
+        let documented = RateLimits::default();
+        let set = &proxy.rate_limits;
+        let limit = |value: u32| (value > 0).then_some(value);
+        // The configuration file is written with its defaults, so "set by the user" means "differs from the default":
+        // a desktop where one program asks 200 times a minute must work out of the box.
+        let changed = |value: u32, default: u32| if value == default { None } else { limit(value) };
+        Self {
+            allowed_origins: proxy.allowed_origins.clone(),
+            allowed_hosts: proxy.allowed_hosts.clone(),
+            local: Limits {
+                per_minute: changed(set.requests_per_minute, documented.requests_per_minute),
+                concurrent: changed(set.concurrent_requests, documented.concurrent_requests),
+                streaming: changed(set.streaming_connections, documented.streaming_connections),
+            },
+            remote: Limits {
+                per_minute: limit(set.requests_per_minute),
+                concurrent: limit(set.concurrent_requests),
+                streaming: limit(set.streaming_connections),
+            },
+        }
+    }
+}
