@@ -3,6 +3,7 @@
 //!
 //! Ports are never chosen: everything binds port 0 and tells where it listens.
 
+mod clock;
 mod fault_proxy;
 mod frames;
 mod paths;
@@ -10,6 +11,7 @@ mod probe;
 mod record;
 mod temp_home;
 
+pub use clock::monotonic_ns;
 pub use fault_proxy::{Direction, Fault, FaultProxy};
 pub use frames::{StubMark, ndjson_lines, sse_events, stub_marks};
 pub use paths::{models_dir, real_engine_path, stub_engine_path};
