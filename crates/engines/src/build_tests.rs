@@ -70,7 +70,7 @@ impl Bench {
     fn build(&self) -> (Result<PathBuf, EngineError>, Vec<BuildProgress>) {
         let seen = Mutex::new(Vec::new());
         let result = self.recipe.build(&self.cache(), &AtomicBool::new(false), &|p| {
-            seen.lock().unwrap().push(p)
+            seen.lock().unwrap().push(p);
         });
         (result, seen.into_inner().unwrap())
     }

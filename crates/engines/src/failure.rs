@@ -381,7 +381,7 @@ fn last_error(lines: &[Decoded]) -> Option<String> {
 }
 
 fn short(text: &str) -> String {
-    let clean = telemetry::clean_line(text.as_bytes());
+    let clean = telemetry::clean_line(text.as_bytes()).replace('\t', " ");
     let mut cut: String = clean.chars().take(200).collect();
     if cut.len() < clean.len() {
         cut.push('…');
@@ -398,15 +398,12 @@ pub(crate) fn without_paths(text: &str) -> String {
         let (before, path) = rest.split_at(at);
         out.push_str(before);
         let quote = before.chars().next_back().filter(|c| matches!(c, '\'' | '"' | '`'));
-        match quote.and_then(|quote| path.find(quote)) {
-            Some(end) => {
-                out.push_str("file");
-                rest = &path[end..];
-            }
-            None => {
-                out.push('…');
-                rest = "";
-            }
+        if let Some(end) = quote.and_then(|quote| path.find(quote)) {
+            out.push_str("file");
+            rest = &path[end..];
+        } else {
+            out.push('…');
+            rest = "";
         }
     }
     out.push_str(rest);

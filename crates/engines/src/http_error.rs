@@ -177,6 +177,13 @@ fn said(message: &str, otherwise: &str) -> String {
     if text.is_empty() {
         return otherwise.to_owned();
     }
+    // Template errors are several lines; as one they stay readable in every client.
+    let text = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     telemetry::clean_line(text.as_bytes())
         .chars()
         .take(MAX_MESSAGE)
@@ -316,6 +323,7 @@ mod tests {
             &ErrorKind::Unsupported,
             "Not now",
         );
+        check(400, r#"{"error":{"message":"a\n  b\n"}}"#, &engine(400), "a b");
         check(500, r#"{"error":"plain"}"#, &engine(500), "plain");
         check(500, r#"{"message":"plain"}"#, &engine(500), "plain");
         check(500, r#"{"error":{"message":"odd","n_ctx":"x"}}"#, &engine(500), "odd");

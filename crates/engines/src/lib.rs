@@ -28,6 +28,8 @@ mod launch;
 mod locate;
 mod plan;
 mod probe;
+#[cfg(test)]
+mod property_tests;
 mod reserved;
 mod start;
 #[cfg(test)]

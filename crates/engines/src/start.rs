@@ -44,8 +44,10 @@ pub struct StartWatch {
     child_mode: bool,
     progress: f32,
     address: Option<SocketAddr>,
-    /// "ready" was said; the context it named.
-    ready: Option<Option<u32>>,
+    /// "ready" was said.
+    ready: bool,
+    /// The context it named.
+    context: Option<u32>,
     announced: bool,
 }
 
@@ -67,7 +69,7 @@ impl StartWatch {
         }
         let address = listening_address(&decode(text)?.text)?;
         self.address = Some(address);
-        if self.ready.is_some() || !self.child_mode {
+        if self.ready || !self.child_mode {
             self.announce()
         } else {
             Some(StartSignal::Listening(address))
@@ -93,12 +95,13 @@ impl StartWatch {
                     .meta
                     .and_then(|meta| meta.n_ctx)
                     .and_then(|n| u32::try_from(n).ok());
-                self.ready = Some(context.filter(|n| *n > 0));
+                self.ready = true;
+                self.context = context.filter(|n| *n > 0);
                 self.announce()
             }
             "sleeping" => {
                 self.announced = false;
-                self.ready = None;
+                self.ready = false;
                 Some(StartSignal::Sleeping)
             }
             _ => None,
@@ -114,7 +117,7 @@ impl StartWatch {
         self.announced = true;
         Some(StartSignal::Ready(ReadyFacts {
             address,
-            context: self.ready.flatten(),
+            context: self.context,
         }))
     }
 }

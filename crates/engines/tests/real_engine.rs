@@ -1,7 +1,13 @@
-//! Against the real llama-server. Skipped with a message where there is none (the test command makes sure there is one).
+//! Against the real llama-server, started by the real supervisor. Skipped with a message where there is no engine (the test
+//! command makes sure there is one).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "helpers of tests"
+)]
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +16,14 @@ use engines::{
     EngineBinary, EngineSettings, Engines, FailureCause, FailurePhase, Launch, MemoryBudget, StartSignal, StartWatch,
     failure, failure_cause, http_error, launch, log_line, plan,
 };
-use supervisor::{ExitReport, OutputLine, OutputStream};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use supervisor::{Child, ChildSpec, OutputLine, Supervisor, SupervisorSettings};
+use telemetry::LogRing;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 /// Generous: the machine may be busy compiling.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/fixtures/models")
@@ -60,109 +66,55 @@ fn entry(file: &str, capabilities: &[&str]) -> ModelEntry {
     .unwrap()
 }
 
+/// Children end with the test: the stdin pipe closes and the parent-death signal fires with the spawner thread.
+fn supervisor(dir: &Path) -> Supervisor {
+    let settings = SupervisorSettings {
+        state_dir: dir.join("state"),
+        log_dir: dir.join("log"),
+        max_file_bytes: 1 << 20,
+        max_files: 2,
+    };
+    Supervisor::start(settings).unwrap().with_line_decoder(log_line)
+}
+
 struct Running {
     child: Child,
-    stop: Vec<u8>,
-    lines: mpsc::UnboundedReceiver<OutputLine>,
-    seen: Vec<String>,
+    lines: mpsc::Receiver<OutputLine>,
+    log: LogRing,
 }
 
 impl Running {
-    fn start(launch: &Launch) -> Self {
-        let mut child = Command::new(&launch.program)
-            .args(&launch.args)
-            .env_clear()
-            .envs(launch.env.iter().cloned())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (send, lines) = mpsc::unbounded_channel();
-        let tracker = tokio_util_free_tracker();
-        read(
-            &tracker,
-            child.stdout.take().unwrap(),
-            OutputStream::Stdout,
-            send.clone(),
-        );
-        read(&tracker, child.stderr.take().unwrap(), OutputStream::Stderr, send);
-        Self {
-            child,
-            stop: launch.stop.stdin_message.clone().unwrap(),
-            lines,
-            seen: Vec::new(),
-        }
-    }
-
-    async fn line(&mut self) -> Option<OutputLine> {
-        let line = tokio::time::timeout(LIMIT, self.lines.recv())
-            .await
-            .expect("the engine went silent")?;
-        self.seen.push(line.text.clone());
-        Some(line)
+    async fn start(supervisor: &Supervisor, launch: Launch) -> Self {
+        let log = LogRing::new(200, 1 << 20);
+        let spec = ChildSpec {
+            label: "engine".into(),
+            program: launch.program,
+            args: launch.args,
+            env: launch.env,
+            cwd: None,
+            stop: launch.stop,
+            log: log.clone(),
+        };
+        let (child, lines) = supervisor.spawn(spec).await.unwrap();
+        Self { child, lines, log }
     }
 
     /// Signals up to Ready, or to the end of the output.
     async fn start_signals(&mut self) -> Vec<StartSignal> {
         let mut watch = StartWatch::new();
         let mut signals = Vec::new();
-        while let Some(line) = self.line().await {
-            if let Some(signal) = watch.on_line(&line) {
-                signals.push(signal);
-                if matches!(signal, StartSignal::Ready(_)) {
-                    break;
-                }
+        while let Some(line) = tokio::time::timeout(LIMIT, self.lines.recv())
+            .await
+            .expect("the engine went silent")
+        {
+            let Some(signal) = watch.on_line(&line) else { continue };
+            signals.push(signal);
+            if matches!(signal, StartSignal::Ready(_)) {
+                break;
             }
         }
         signals
     }
-
-    async fn end(mut self) -> ExitReport {
-        while self.line().await.is_some() {}
-        let status = tokio::time::timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
-        let last = self.seen.len().saturating_sub(50);
-        ExitReport {
-            code: status.code(),
-            signal: None,
-            requested: false,
-            last_lines: self.seen.split_off(last),
-        }
-    }
-
-    async fn stop(mut self) -> ExitReport {
-        let mut stdin = self.child.stdin.take().unwrap();
-        stdin.write_all(&self.stop).await.unwrap();
-        let exit = self.end().await;
-        drop(stdin);
-        exit
-    }
-}
-
-/// Tasks end with their pipe, which ends with the child; the set aborts them if a test fails before.
-type Tasks = std::sync::Mutex<tokio::task::JoinSet<()>>;
-
-fn tokio_util_free_tracker() -> Arc<Tasks> {
-    Arc::new(std::sync::Mutex::new(tokio::task::JoinSet::new()))
-}
-
-fn read(
-    tasks: &Arc<Tasks>,
-    pipe: impl tokio::io::AsyncRead + Unpin + Send + 'static,
-    stream: OutputStream,
-    send: mpsc::UnboundedSender<OutputLine>,
-) {
-    let keep = Arc::clone(tasks);
-    tasks.lock().unwrap().spawn(async move {
-        let _keep = keep;
-        let mut lines = BufReader::new(pipe).lines();
-        while let Ok(Some(text)) = lines.next_line().await {
-            if send.send(OutputLine { stream, text }).is_err() {
-                return;
-            }
-        }
-    });
 }
 
 async fn post(address: std::net::SocketAddr, key: &str, path: &str, body: &str) -> (u16, String) {
@@ -197,6 +149,8 @@ async fn the_probe_knows_the_real_program() {
 #[tokio::test]
 async fn every_mode_starts_serves_and_stops() {
     let Some(binary) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let supervisor = supervisor(dir.path());
     let budget = MemoryBudget {
         ram_available: 8 << 30,
         vram_free: 0,
@@ -239,10 +193,10 @@ async fn every_mode_starts_serves_and_stops() {
         let loaded = plan(&entry, &options, &budget);
         assert_eq!((loaded.mode, loaded.context, loaded.parallel), (mode, 512, 2), "{file}");
         let key = "test-key-1234";
-        let mut running = Running::start(&launch(&binary, &entry, &loaded, key, &settings()));
+        let mut running = Running::start(&supervisor, launch(&binary, &entry, &loaded, key, &settings())).await;
         let signals = running.start_signals().await;
         let Some(StartSignal::Ready(facts)) = signals.last() else {
-            panic!("{file}: {signals:?} {:?}", running.seen)
+            panic!("{file}: {signals:?} {:?}", running.log.tail(50))
         };
         assert!(
             matches!(signals.first(), Some(StartSignal::Progress(p)) if *p < 0.01),
@@ -267,18 +221,9 @@ async fn every_mode_starts_serves_and_stops() {
             "{file}: {body}"
         );
 
-        let exit = running.stop().await;
-        assert_eq!(exit.code, Some(0), "{file}: {:?}", exit.last_lines);
-        let log: Vec<_> = exit
-            .last_lines
-            .iter()
-            .filter_map(|text| {
-                log_line(&OutputLine {
-                    stream: OutputStream::Stderr,
-                    text: text.clone(),
-                })
-            })
-            .collect();
+        let exit = running.child.stop().await;
+        assert_eq!((exit.code, exit.requested), (Some(0), true), "{file}: {exit:?}");
+        let log = running.log.tail(200);
         assert!(log.iter().any(|l| l.text.ends_with("model loaded")), "{log:?}");
         assert!(
             !log.iter()
@@ -291,9 +236,11 @@ async fn every_mode_starts_serves_and_stops() {
 #[tokio::test]
 async fn an_image_for_a_text_model_is_the_callers_fault() {
     let Some(binary) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let supervisor = supervisor(dir.path());
     let entry = entry("tiny-chat.gguf", &["completion", "chat"]);
     let loaded = plan(&entry, &LaunchOptions::default(), &MemoryBudget::default());
-    let mut running = Running::start(&launch(&binary, &entry, &loaded, "k", &settings()));
+    let mut running = Running::start(&supervisor, launch(&binary, &entry, &loaded, "k", &settings())).await;
     let signals = running.start_signals().await;
     let Some(StartSignal::Ready(facts)) = signals.last() else {
         panic!("{signals:?}")
@@ -311,13 +258,15 @@ async fn an_image_for_a_text_model_is_the_callers_fault() {
         domain::ErrorKind::NotCapable,
         "{status} {body}"
     );
-    running.stop().await;
+    running.child.stop().await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
 async fn each_failure_is_explained() {
     let Some(binary) = engine().await else { return };
     let dir = tempfile::tempdir().unwrap();
+    let supervisor = supervisor(dir.path());
     let whole = std::fs::read(models().join("tiny-chat.gguf")).unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -382,14 +331,14 @@ async fn each_failure_is_explained() {
         let mut entry = entry("tiny-chat.gguf", &["completion"]);
         entry.path.clone_from(&path);
         let loaded = plan(&entry, &options, &MemoryBudget::default());
-        let mut running = Running::start(&launch(&binary, &entry, &loaded, "k", &settings()));
+        let mut running = Running::start(&supervisor, launch(&binary, &entry, &loaded, "k", &settings())).await;
         let signals = running.start_signals().await;
         assert!(
             !signals.iter().any(|s| matches!(s, StartSignal::Ready(_))),
             "{}",
             path.display()
         );
-        let exit = running.end().await;
+        let exit = running.child.wait().await;
         let report = failure(&exit, FailurePhase::Starting);
         assert_eq!(failure_cause(&exit, FailurePhase::Starting), cause, "{report:#?}");
         assert!(report.reason.contains(words) && !report.retryable, "{report:#?}");

@@ -102,7 +102,7 @@ impl Hardware {
             .iter()
             .filter(|disk| existing.starts_with(disk.mount_point()))
             .max_by_key(|disk| disk.mount_point().as_os_str().len())
-            .map(|disk| disk.available_space())
+            .map(sysinfo::Disk::available_space)
     }
 
     /// Graphics cards, found without any vendor library.
