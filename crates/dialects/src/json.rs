@@ -46,6 +46,22 @@ pub(crate) fn write_u64(mut number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// Appends a number in its shortest exact form; one that is not finite becomes null.
+pub(crate) fn write_f64(number: f64, out: &mut Vec<u8>) {
+    write_number(&number, out);
+}
+
+/// [`write_f64`] with the digits of single precision.
+pub(crate) fn write_f32(number: f32, out: &mut Vec<u8>) {
+    write_number(&number, out);
+}
+
+fn write_number<T: Serialize>(number: &T, out: &mut Vec<u8>) {
+    if serde_json::to_writer(&mut *out, number).is_err() {
+        out.push(b'0');
+    }
+}
+
 /// Serializes a value that has no way to fail (no maps with non-string keys).
 pub(crate) fn to_vec<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| b"{}".to_vec())

@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn lines_and_fields() {
-        let cases: &[(&[u8], &[(&str, &str)])] = &[
+        type Case = (&'static [u8], &'static [(&'static str, &'static str)]);
+        let cases: &[Case] = &[
             (b"data: a\n\n", &[("", "a")]),
             (
                 b"data:a\r\n\r\ndata: b\r\rdata: c\n\n",

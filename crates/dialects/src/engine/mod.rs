@@ -21,8 +21,8 @@ pub use replies::{
     tokenize_body,
 };
 pub use request::{Limits, MEDIA_MARKER, apply_template_body, chat_body, completion_body, drop_oldest, infill_body};
-pub(crate) use stream::Piece;
 pub use stream::{GenerationDecoder, Wire};
+pub(crate) use stream::{Piece, cut_error};
 
 /// Path for [`chat_body`].
 pub const CHAT: &str = "/v1/chat/completions";

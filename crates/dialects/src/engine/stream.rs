@@ -112,12 +112,7 @@ impl GenerationDecoder {
     pub(crate) fn cut(&mut self) -> Option<RunnerError> {
         let complete = self.state.finished || self.state.ended;
         self.state.ended = true;
-        (!complete).then(|| {
-            RunnerError::new(
-                ErrorKind::EngineFailed,
-                "The model's engine ended before the answer was complete. Try again; the engine is started anew.",
-            )
-        })
+        (!complete).then(cut_error)
     }
 
     pub(crate) fn decode(&mut self, chunk: &[u8], mut sink: impl FnMut(Piece<'_>)) {
@@ -267,6 +262,14 @@ fn token_logprob(token: TokenProb<'_>) -> TokenLogprob {
         logprob: token.logprob.unwrap_or(f64::from(f32::MIN)),
         top: token.top_logprobs.into_iter().flatten().map(token_logprob).collect(),
     }
+}
+
+/// The error of a stream that ended too early.
+pub(crate) fn cut_error() -> RunnerError {
+    RunnerError::new(
+        ErrorKind::EngineFailed,
+        "The model's engine ended before the answer was complete. Try again; the engine is started anew.",
+    )
 }
 
 fn nonsense(what: &str) -> RunnerError {

@@ -82,7 +82,7 @@ impl<'a> Scanner<'a> {
                 return Err(self.error("unterminated string"));
             };
             // A plain loop without an early exit is vectorised.
-            if rest[..stop].iter().fold(false, |bad, byte| bad | (*byte < 0x20)) {
+            if rest[..stop].iter().fold(u8::MAX, |least, byte| least.min(*byte)) < 0x20 {
                 self.at += rest.iter().position(|byte| *byte < 0x20).unwrap_or(0);
                 return Err(self.error("control character in a string"));
             }

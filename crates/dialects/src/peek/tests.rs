@@ -22,7 +22,7 @@ fn finds_fields_anywhere() {
     assert_eq!(peeked.ttl().unwrap(), Some(Duration::from_secs(30)));
     assert_eq!(
         peeked.keep_alive().unwrap(),
-        Some(KeepAlive::For(Duration::from_secs(300)))
+        Some(KeepAlive::For(Duration::from_mins(5)))
     );
     assert_eq!(peeked.get(Key::NPredict).unwrap().as_i64(), Some(-1));
     assert!(!peeked.get(Key::Messages).unwrap().is_empty());
