@@ -1,0 +1,51 @@
+import type { InstanceView, ModelView, ServerEvent, StateView } from '../api/types';
+
+function changeModel(state: StateView, key: string, change: Partial<ModelView>): StateView {
+  const models = state.models.map((model) => (model.key === key ? { ...model, ...change } : model));
+  return { ...state, models };
+}
+
+function fromInstance(instance: InstanceView): Partial<ModelView> {
+  return {
+    state: instance.state,
+    progress: instance.progress ?? null,
+    reason: instance.reason ?? null,
+    instance,
+  };
+}
+
+/** The state after an event. What an event does not say is left as it was until the next snapshot. */
+export function reduce(state: StateView, event: ServerEvent): StateView {
+  switch (event.type) {
+    case 'instance':
+      return changeModel(state, event.instance.model, fromInstance(event.instance));
+    case 'instance_gone': {
+      // A failed model keeps its reason: the instance is gone because it failed.
+      const model = state.models.find((m) => m.key === event.model);
+      const kept: Partial<ModelView> = model?.state === 'failed' ? {} : { state: 'unloaded', progress: null, reason: null };
+      return changeModel(state, event.model, { ...kept, instance: null });
+    }
+    case 'model_failed':
+      return changeModel(state, event.model, { state: 'failed', reason: event.reason, progress: null, instance: null });
+    case 'config':
+      return { ...state, config: { ...state.config, ok: event.accepted, error: event.accepted ? null : event.message } };
+    case 'catalog_changed':
+    case 'requests':
+    case 'log':
+    case 'shutting_down':
+      return state;
+  }
+}
+
+/** Does the event change things it does not carry (memory, the list of requests, the list of models)? */
+export function needsSnapshot(event: ServerEvent): boolean {
+  switch (event.type) {
+    case 'instance':
+      return event.instance.state !== 'loading';
+    case 'log':
+    case 'shutting_down':
+      return false;
+    default:
+      return true;
+  }
+}
