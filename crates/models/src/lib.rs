@@ -3,15 +3,39 @@
 //!
 //! Must not know: engines, processes, HTTP, the configuration file. It reads model files (through `gguf`) and writes
 //! nothing but its own index.
+//!
+//! A scan goes `scan` (list files) → `index` (what was read before) → `record` (read headers) → `assemble` (split sets,
+//! projectors, `names`) → `catalog` (look-up). `registry` owns the one thread that does it and `watch`es the folders.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), models::ModelsError> {
+//! let settings = models::RegistrySettings { dirs: vec!["/data/models".into()], ..Default::default() };
+//! let registry = models::Registry::open(settings, telemetry::EventBus::new())?;
+//! if let Some(model) = registry.catalog().resolve("llama3.2:latest") {
+//!     println!("{} has {} parameters", model.display_name, model.facts.parameters);
+//! }
+//! registry.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
 
+mod assemble;
 mod catalog;
 mod error;
+mod index;
+mod library;
+mod names;
+mod projector;
+mod record;
 mod registry;
+mod scan;
 mod settings;
 mod show;
+mod watch;
 
 pub use catalog::Catalog;
 pub use error::ModelsError;
+pub use names::ollama_name;
 pub use registry::{Problem, Registry, ScanReport};
 pub use settings::{EntrySettings, RegistrySettings};
 pub use show::{ShowDetails, TensorView, details};

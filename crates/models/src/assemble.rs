@@ -1,0 +1,286 @@
+//! From files and their records to models: split sets, projectors, keys, settings.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use domain::{Capability, EngineKind, ModelEntry, ModelKey, ModelSource};
+use gguf::SplitName;
+use sha2::{Digest, Sha256};
+
+use crate::catalog::Named;
+use crate::names::{Naming, assign_keys, free, normal_name, normal_quant, slugs, split_quant, unique};
+use crate::projector::{Candidate, pick};
+use crate::record::{ModelRecord, Record};
+use crate::scan::Found;
+use crate::settings::EntrySettings;
+use crate::{Problem, RegistrySettings};
+
+/// What the demonstration model says about itself.
+const DEMONSTRATION: &str = "Demonstration model: knows a few hundred sentences.";
+
+/// One file with what is known of it.
+pub(crate) type Known = (Found, Record);
+
+/// A model before it has a key.
+struct Draft<'s> {
+    first: &'s Found,
+    rest: Vec<&'s Found>,
+    record: ModelRecord,
+    /// Stem without shard numbers.
+    stem: String,
+    naming: Naming,
+    projector: Option<&'s Known>,
+    /// The config entry that names this file, if one does.
+    entry: Option<(&'s str, &'s EntrySettings)>,
+}
+
+/// Puts the models together. `explicit` lists the config entries that name a file, with the file's path as found.
+pub(crate) fn assemble(
+    known: &[Known],
+    explicit: &[(String, PathBuf)],
+    settings: &RegistrySettings,
+    problems: &mut Vec<Problem>,
+) -> Vec<Named> {
+    let by_path: HashMap<&Path, &Known> = known.iter().map(|known| (known.0.path.as_path(), known)).collect();
+    let mut drafts = Vec::new();
+    let mut named_files = HashSet::new();
+    for (key, path) in explicit {
+        let (Some(known), Some((key, entry))) = (by_path.get(path.as_path()), settings.entries.get_key_value(key)) else {
+            continue;
+        };
+        named_files.insert(known.0.real.as_path());
+        match draft(known, &by_path) {
+            Ok(Some(mut draft)) => {
+                draft.entry = Some((key, entry));
+                draft.projector = entry.mmproj.as_deref().and_then(|path| by_path.get(path)).copied();
+                drafts.push(draft);
+            }
+            Ok(None) => problems.push(Problem::of(path, format!("models.entries.{key}.path does not name a model"))),
+            Err(reason) => problems.push(Problem::of(path, reason)),
+        }
+    }
+    let hidden = copies_of_builtin(known);
+    for file in known {
+        let (found, _) = file;
+        if named_files.contains(found.real.as_path()) || found.source == ModelSource::Config || hidden.contains(&found.path) {
+            continue;
+        }
+        match draft(file, &by_path) {
+            Ok(Some(draft)) => drafts.push(draft),
+            Ok(None) => {}
+            Err(reason) => problems.push(Problem::of(&found.path, reason)),
+        }
+    }
+    // Explicit entries keep their order (by name); of the rest, the user's own files come before the demonstration model.
+    drafts.sort_by(|a, b| {
+        let rank = |draft: &Draft<'_>| (draft.entry.is_none(), draft.first.source == ModelSource::BuiltIn);
+        rank(a).cmp(&rank(b)).then_with(|| match (a.entry, b.entry) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            _ => a.first.path.cmp(&b.first.path),
+        })
+    });
+    attach_projectors(&mut drafts, known);
+    finish(drafts)
+}
+
+/// The demonstration model is not shown beside the same file in a folder of the user's.
+fn copies_of_builtin(known: &[Known]) -> HashSet<PathBuf> {
+    let same = |a: &Found, b: &Found| a.size == b.size && a.path.file_name() == b.path.file_name();
+    known
+        .iter()
+        .filter(|(file, _)| file.source == ModelSource::BuiltIn)
+        .filter(|(file, _)| known.iter().any(|(other, _)| other.source == ModelSource::Folder && same(file, other)))
+        .map(|(file, _)| file.path.clone())
+        .collect()
+}
+
+/// A model from one file. `Ok(None)`: the file is something else, and that is fine.
+fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Option<Draft<'s>>, String> {
+    let (found, record) = file;
+    let stem = found.stem();
+    let name = SplitName::parse(&stem).filter(|name| name.count > 1);
+    let model = match (record, &name) {
+        (Record::Bad { reason }, _) => return Err(reason.clone()),
+        (Record::Other { .. } | Record::Projector { .. }, _) => return Ok(None),
+        (Record::Part(part), None) => {
+            let number = part.split.map_or(0, |split| split.0) + 1;
+            return Err(format!("is part {number} of a split model, but its name does not say so"));
+        }
+        (Record::Part(_), Some(name)) => {
+            let first = found.folder().join(name.file_name(1));
+            return match by_path.get(first.as_path()) {
+                Some(_) => Ok(None),
+                None => Err(format!("part 1 of {} is missing", name.count)),
+            };
+        }
+        (Record::Model(model), _) => model,
+    };
+    let mut record = model.clone();
+    let mut rest = Vec::new();
+    if let Some(name) = &name {
+        let mut parts = vec![record.part.split_info().map(|info| (info, record.part.tensors))];
+        for number in 2..=name.count.min(1000) {
+            let path = found.folder().join(name.file_name(number));
+            let Some((file, Record::Part(part))) = by_path.get(path.as_path()).copied() else {
+                parts.push(None);
+                continue;
+            };
+            parts.push(part.split_info().map(|info| (info, part.tensors)));
+            record.part.parameters = record.part.parameters.saturating_add(part.parameters);
+            record.part.bytes = record.part.bytes.saturating_add(part.bytes);
+            rest.push(file);
+        }
+        gguf::check_parts(&parts).map_err(|problem| problem.to_string())?;
+        record.facts.parameters = record.part.parameters;
+        if record.part.parameters > 0 {
+            record.facts.bits_per_weight = record.part.bytes as f64 * 8.0 / record.part.parameters as f64;
+        }
+    } else if let Some((_, count, _)) = record.part.split {
+        return Err(format!("is part 1 of {count}, but its name does not say so: the engine could not find the others"));
+    }
+    let stem = name.map_or(stem, |name| name.prefix);
+    let (base, quant) = split_quant(&stem);
+    let naming = Naming {
+        base: normal_name(base),
+        quant: quant.unwrap_or_else(|| normal_quant(&record.facts.quantization)),
+        publisher: publisher(&found.relative).to_owned(),
+    };
+    Ok(Some(Draft { first: found, rest, record, stem, naming, projector: None, entry: None }))
+}
+
+/// `publisher` of `…/publisher/repo/file.gguf`, empty when the path is shorter.
+fn publisher(relative: &str) -> &str {
+    relative.rsplit('/').nth(2).unwrap_or_default()
+}
+
+fn attach_projectors<'s>(drafts: &mut [Draft<'s>], known: &'s [Known]) {
+    let mut folders: HashMap<&Path, Vec<&'s Known>> = HashMap::new();
+    for file in known.iter().filter(|(_, record)| matches!(record, Record::Projector { .. })) {
+        folders.entry(file.0.folder()).or_default().push(file);
+    }
+    if folders.is_empty() {
+        return;
+    }
+    let mut bases: HashMap<&Path, HashSet<String>> = HashMap::new();
+    for draft in drafts.iter().filter(|draft| draft.record.capabilities.has(Capability::Completion)) {
+        bases.entry(draft.first.folder()).or_default().insert(draft.naming.base.clone());
+    }
+    for draft in drafts.iter_mut() {
+        if draft.projector.is_some() || !draft.record.capabilities.has(Capability::Completion) {
+            continue;
+        }
+        let folder = draft.first.folder();
+        let Some(files) = folders.get(folder) else { continue };
+        let candidates: Vec<Candidate<'s>> = files.iter().map(|(file, record)| Candidate { file, record }).collect();
+        let alone = bases.get(folder).is_some_and(|bases| bases.len() == 1);
+        let chosen = pick(&draft.naming.base, &draft.record.facts, alone, &candidates).map(|found| &found.file.path);
+        draft.projector = chosen.and_then(|path| files.iter().copied().find(|(file, _)| file.path == *path));
+    }
+}
+
+/// Gives keys and slugs and builds the entries.
+fn finish(drafts: Vec<Draft<'_>>) -> Vec<Named> {
+    let mut taken = HashSet::new();
+    let (explicit, scanned): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| draft.entry.is_some());
+    let mut named: Vec<Named> = explicit
+        .into_iter()
+        .map(|draft| {
+            let wanted: String = draft.entry.map_or("", |(key, _)| key).chars().filter(|c| !c.is_control()).collect();
+            let key = unique(&free(wanted.trim()), &mut taken, 255);
+            let base = key.to_lowercase();
+            build(&draft, key, base)
+        })
+        .collect();
+    let namings: Vec<Naming> = scanned.iter().map(|draft| draft.naming.clone()).collect();
+    let assigned = assign_keys(&namings, &taken);
+    named.extend(scanned.iter().zip(assigned).map(|(draft, own)| build(draft, own.key, own.base)));
+    named.sort_by(|a, b| a.entry.key.cmp(&b.entry.key));
+    let slugs = slugs(named.iter().map(|named| named.entry.key.as_str()));
+    for (named, slug) in named.iter_mut().zip(slugs) {
+        named.entry.slug = slug;
+    }
+    named
+}
+
+fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
+    let files = || std::iter::once(draft.first).chain(draft.rest.iter().copied());
+    let mut capabilities = draft.record.capabilities;
+    if let Some((_, Record::Projector { vision, audio, .. })) = draft.projector {
+        for (has, capability) in [(*vision, Capability::Vision), (*audio, Capability::Audio)] {
+            if has {
+                capabilities.insert(capability);
+            }
+        }
+    }
+    let builtin = draft.first.source == ModelSource::BuiltIn;
+    let settings = draft.entry.map(|(_, settings)| settings);
+    let source = if settings.is_some() { ModelSource::Config } else { draft.first.source };
+    let name = draft.record.facts.name.clone().unwrap_or_else(|| draft.stem.clone());
+    let display_name = if key.contains('@') { format!("{name} ({})", draft.naming.quant.to_uppercase()) } else { name };
+    let file_name = || draft.first.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let indexed_path = match draft.first.relative.as_str() {
+        "" => file_name(),
+        relative => last_three(relative).to_owned(),
+    };
+    let projector = draft.projector.map(|(file, _)| file);
+    let entry = ModelEntry {
+        key: ModelKey::from(key),
+        slug: String::new(),
+        engine: settings.and_then(|settings| settings.engine).unwrap_or(EngineKind::LlamaServer),
+        source,
+        path: draft.first.path.clone(),
+        parts: draft.rest.iter().map(|part| part.path.clone()).collect(),
+        mmproj: projector.map(|file| file.path.clone()),
+        size: files().chain(projector).map(|file| file.size).fold(0, u64::saturating_add),
+        modified: draft.first.modified_ns.div_euclid(1_000_000_000),
+        publisher: draft.naming.publisher.clone(),
+        indexed_path,
+        display_name,
+        description: builtin.then(|| DEMONSTRATION.to_owned()),
+        digest: digest(files().chain(projector)),
+        aliases: Vec::new(),
+        capabilities,
+        facts: draft.record.facts.clone(),
+        launch: domain::LaunchOptions::default(),
+        keep_alive: None,
+        pinned: false,
+        unlisted: false,
+    };
+    Named {
+        entry,
+        base,
+        plain_base: draft.naming.base.clone(),
+        quant: draft.naming.quant.clone(),
+        stem: draft.stem.clone(),
+        config_key: draft.entry.map(|(key, _)| key.to_owned()),
+    }
+}
+
+/// The last three parts of a path: `publisher/repo/file.gguf`.
+fn last_three(relative: &str) -> &str {
+    let start = relative.rmatch_indices('/').nth(2).map_or(0, |(at, _)| at + 1);
+    relative.get(start..).unwrap_or(relative)
+}
+
+/// 64 hex digits that change whenever a file of the model is another one.
+fn digest<'f>(files: impl Iterator<Item = &'f Found>) -> String {
+    let mut hash = Sha256::new();
+    for file in files {
+        let path = file.path.as_os_str().as_encoded_bytes();
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path);
+        hash.update(file.size.to_le_bytes());
+        hash.update(file.modified_ns.to_le_bytes());
+    }
+    hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        for half in [byte >> 4, byte & 15] {
+            hex.extend(char::from_digit(u32::from(half), 16));
+        }
+        hex
+    })
+}
+
+/// Settings of entries by lower-case name, for those that do not name a file.
+pub(crate) fn adjusting(settings: &RegistrySettings) -> BTreeMap<&str, &EntrySettings> {
+    settings.entries.iter().filter(|(_, entry)| entry.path.is_none()).map(|(key, entry)| (key.as_str(), entry)).collect()
+}
