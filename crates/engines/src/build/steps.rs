@@ -283,13 +283,14 @@ impl<'a> Builder<'a> {
         self.tool(BuildStep::Configure, configure, &mut |_| {})?;
 
         self.say(BuildStep::Compile, None);
-        let mut compile = nice(&cmake);
+        // Not by `cmake --build`: that keeps a cancel from ninja, which would compile on.
+        let mut compile = nice(&bin.join("ninja").to_string_lossy());
         compile
             .env("PATH", &path)
             .env_remove("NINJA_STATUS")
-            .arg("--build")
+            .arg("-C")
             .arg(&build)
-            .args(["--target", "llama-server", "-j", &jobs().to_string()]);
+            .args(["-j", &jobs().to_string(), "llama-server"]);
         let (progress, done) = (self.progress, &Cell::new(self.done.get()));
         self.tool(BuildStep::Compile, compile, &mut |line| {
             let Some((step, of)) = ninja_count(line) else { return };
