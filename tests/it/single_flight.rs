@@ -40,6 +40,7 @@ fn two_hundred_first_requests_start_one_process() {
         .expect("the stub recorded")
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["event"] == "request")
         .filter_map(|line| line["pid"].as_u64())
         .collect();
     assert_eq!(pids.len(), 1, "engine processes: {pids:?}");

@@ -15,9 +15,10 @@ use crate::{meter, report, targets};
 const STREAMS: usize = 64;
 const TOKENS: u64 = 1000;
 
-fn stream_body(tokens: u64, interval_us: u64) -> Value {
+/// A stream of the stub engine: so many tokens, so many a second (0: as fast as they are taken).
+fn stream_body(tokens: u64, rate: f64) -> Value {
     json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}], "stream": true,
-        "max_tokens": tokens, "stub": {"tokens": tokens, "interval_us": interval_us}})
+        "max_tokens": tokens, "stub": {"tokens": tokens, "rate": rate}})
 }
 
 /// How a stream is asked for and how its events are counted.
@@ -28,16 +29,16 @@ struct Form {
     end: &'static [u8],
 }
 
-/// llama-server's own form: what passes through. The stub's text pieces are `t0 `, `t1 `, …
+/// llama-server's own form: what passes through. The stub's text pieces are ` tok0`, ` tok1`, …
 const OPENAI: Form = Form {
     path: "/v1/chat/completions",
-    marker: b"\"content\":\"t",
+    marker: b"\"content\":\" tok",
     end: b"data: [DONE]",
 };
 /// Ollama's form: translated.
 const OLLAMA: Form = Form {
     path: "/api/chat",
-    marker: b"\"content\":\"t",
+    marker: b"\"content\":\" tok",
     end: b"\"done\":true",
 };
 
@@ -67,7 +68,7 @@ async fn flood_once(target: &Target, form: Form) -> Result<Visit> {
 }
 
 async fn one_stream(address: SocketAddr, form: Form) -> Result<u64> {
-    let request = post(address, form.path, &stream_body(TOKENS, 0));
+    let request = post(address, form.path, &stream_body(TOKENS, 0.0));
     Connection::open(address)
         .await?
         .stream(&request, form.marker, form.end)
@@ -162,7 +163,7 @@ pub(crate) async fn idle(count: usize) -> Result<()> {
     let proxy = targets::hyper(direct.address).await?;
     let runner = targets::runner(json!({}), &[]).await?.target;
     for target in [&proxy, &runner] {
-        let request = post(target.address, OPENAI.path, &stream_body(2, 600_000_000));
+        let request = post(target.address, OPENAI.path, &stream_body(3, 0.001));
         let mut warm = Connection::open(target.address).await?;
         warm.first_piece(&request).await?;
         let before = meter::memory(target.pid)?.1;

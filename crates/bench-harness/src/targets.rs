@@ -19,6 +19,10 @@ pub(crate) struct Target {
     _home: Option<tempfile::TempDir>,
 }
 
+/// The stub closes connections as the real engine does (5 idle seconds, 100 requests) unless told otherwise; here that would
+/// only measure reconnecting.
+const KEEP_OPEN: [(&str, &str); 2] = [("STUB_KEEPALIVE_MAX", "1000000000"), ("STUB_IDLE_MS", "3600000")];
+
 fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let path = own.parent().context("no folder")?.join(name);
@@ -40,6 +44,7 @@ pub(crate) async fn direct_loading(load_ms: &str) -> Result<Target> {
     let mut child = Command::new(sibling("stub-engine")?)
         .args(["-m", "stub.gguf", "--host", "127.0.0.1", "--port", "0", "--log-jsonl"])
         .env("STUB_LOAD_MS", load_ms)
+        .envs(KEEP_OPEN)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -97,7 +102,11 @@ pub(crate) struct Runner {
 pub(crate) async fn runner(extra: Value, env: &[(&str, &str)]) -> Result<Runner> {
     let home = tempfile::tempdir()?;
     let config = home.path().join("config.json");
-    let stub_env: serde_json::Map<String, Value> = env.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+    let stub_env: serde_json::Map<String, Value> = KEEP_OPEN
+        .iter()
+        .chain(env)
+        .map(|(k, v)| ((*k).to_owned(), json!(v)))
+        .collect();
     let mut settings = json!({
         "defaults": {"parallel": 4096, "context": 64},
         "logging": {"level": "warn"},
