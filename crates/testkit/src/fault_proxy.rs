@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -98,8 +98,8 @@ impl FaultProxy {
     }
 }
 
-async fn pass(client: TcpStream, target: SocketAddr, fault: Fault) -> io::Result<()> {
-    let server = TcpStream::connect(target).await?;
+async fn pass(mut client: TcpStream, target: SocketAddr, fault: Fault) -> io::Result<()> {
+    let mut server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     // Lingering for zero seconds turns the drop at a cut into a reset.
@@ -107,27 +107,21 @@ async fn pass(client: TcpStream, target: SocketAddr, fault: Fault) -> io::Result
         client.set_zero_linger()?;
         server.set_zero_linger()?;
     }
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    // The halves live here until both ways end: a half-closed connection keeps its other way.
+    // Borrowed halves: owned ones would send an orderly end when dropped, and a cut must look like a crash.
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
     let up = copy(from_client, to_server, fault, Direction::ToServer);
     let down = copy(from_server, to_client, fault, Direction::ToClient);
     tokio::try_join!(up, down).map(|_| ())
 }
 
-async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    fault: Fault,
-    direction: Direction,
-) -> io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, fault: Fault, direction: Direction) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     let mut passed = 0_u64;
     loop {
         let n = from.read(&mut buffer).await?;
         if n == 0 {
-            to.shutdown().await?;
-            return Ok((from, to));
+            return to.shutdown().await;
         }
         let bytes = &buffer[..n];
         let before = |at: u64| usize::try_from(at.saturating_sub(passed)).unwrap_or(usize::MAX).min(n);

@@ -257,9 +257,9 @@ mod tests {
 
     #[test]
     fn sees_children_grandchildren_zombies_and_their_end() {
-        // `read` ends when its stdin closes, so nothing sleeps longer than the test.
+        // `cat` ends when its stdin closes, so nothing outlives the test. A background job's stdin is /dev/null by default.
         let mut shell = Command::new("sh")
-            .args(["-c", "cat & wait"])
+            .args(["-c", "exec 3<&0; cat <&3 & wait"])
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
