@@ -45,7 +45,8 @@ pub(crate) fn assemble(
     let mut drafts = Vec::new();
     let mut named_files = HashSet::new();
     for (key, path) in explicit {
-        let (Some(known), Some((key, entry))) = (by_path.get(path.as_path()), settings.entries.get_key_value(key)) else {
+        let (Some(known), Some((key, entry))) = (by_path.get(path.as_path()), settings.entries.get_key_value(key))
+        else {
             continue;
         };
         named_files.insert(known.0.real.as_path());
@@ -55,14 +56,20 @@ pub(crate) fn assemble(
                 draft.projector = entry.mmproj.as_deref().and_then(|path| by_path.get(path)).copied();
                 drafts.push(draft);
             }
-            Ok(None) => problems.push(Problem::of(path, format!("models.entries.{key}.path does not name a model"))),
+            Ok(None) => problems.push(Problem::of(
+                path,
+                format!("models.entries.{key}.path does not name a model"),
+            )),
             Err(reason) => problems.push(Problem::of(path, reason)),
         }
     }
     let hidden = copies_of_builtin(known);
     for file in known {
         let (found, _) = file;
-        if named_files.contains(found.real.as_path()) || found.source == ModelSource::Config || hidden.contains(&found.path) {
+        if named_files.contains(found.real.as_path())
+            || found.source == ModelSource::Config
+            || hidden.contains(&found.path)
+        {
             continue;
         }
         match draft(file, &by_path) {
@@ -89,7 +96,11 @@ fn copies_of_builtin(known: &[Known]) -> HashSet<PathBuf> {
     known
         .iter()
         .filter(|(file, _)| file.source == ModelSource::BuiltIn)
-        .filter(|(file, _)| known.iter().any(|(other, _)| other.source == ModelSource::Folder && same(file, other)))
+        .filter(|(file, _)| {
+            known
+                .iter()
+                .any(|(other, _)| other.source == ModelSource::Folder && same(file, other))
+        })
         .map(|(file, _)| file.path.clone())
         .collect()
 }
@@ -98,13 +109,19 @@ fn copies_of_builtin(known: &[Known]) -> HashSet<PathBuf> {
 fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Option<Draft<'s>>, String> {
     let (found, record) = file;
     let stem = found.stem();
-    let name = SplitName::parse(&stem).filter(|name| name.count > 1);
+    let (stem, name) = match SplitName::parse(&stem) {
+        Some(name) if name.count > 1 => (name.prefix.clone(), Some(name)),
+        Some(single) => (single.prefix, None),
+        None => (stem, None),
+    };
     let model = match (record, &name) {
         (Record::Bad { reason }, _) => return Err(reason.clone()),
         (Record::Other { .. } | Record::Projector { .. }, _) => return Ok(None),
         (Record::Part(part), None) => {
             let number = part.split.map_or(0, |split| split.0) + 1;
-            return Err(format!("is part {number} of a split model, but its name does not say so"));
+            return Err(format!(
+                "is part {number} of a split model, but its name does not say so"
+            ));
         }
         (Record::Part(_), Some(name)) => {
             let first = found.folder().join(name.file_name(1));
@@ -136,16 +153,25 @@ fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Opt
             record.facts.bits_per_weight = record.part.bytes as f64 * 8.0 / record.part.parameters as f64;
         }
     } else if let Some((_, count, _)) = record.part.split {
-        return Err(format!("is part 1 of {count}, but its name does not say so: the engine could not find the others"));
+        return Err(format!(
+            "is part 1 of {count}, but its name does not say so: the engine could not find the others"
+        ));
     }
-    let stem = name.map_or(stem, |name| name.prefix);
     let (base, quant) = split_quant(&stem);
     let naming = Naming {
         base: normal_name(base),
         quant: quant.unwrap_or_else(|| normal_quant(&record.facts.quantization)),
         publisher: publisher(&found.relative).to_owned(),
     };
-    Ok(Some(Draft { first: found, rest, record, stem, naming, projector: None, entry: None }))
+    Ok(Some(Draft {
+        first: found,
+        rest,
+        record,
+        stem,
+        naming,
+        projector: None,
+        entry: None,
+    }))
 }
 
 /// `publisher` of `…/publisher/repo/file.gguf`, empty when the path is shorter.
@@ -155,15 +181,24 @@ fn publisher(relative: &str) -> &str {
 
 fn attach_projectors<'s>(drafts: &mut [Draft<'s>], known: &'s [Known]) {
     let mut folders: HashMap<&Path, Vec<&'s Known>> = HashMap::new();
-    for file in known.iter().filter(|(_, record)| matches!(record, Record::Projector { .. })) {
+    for file in known
+        .iter()
+        .filter(|(_, record)| matches!(record, Record::Projector { .. }))
+    {
         folders.entry(file.0.folder()).or_default().push(file);
     }
     if folders.is_empty() {
         return;
     }
     let mut bases: HashMap<&Path, HashSet<String>> = HashMap::new();
-    for draft in drafts.iter().filter(|draft| draft.record.capabilities.has(Capability::Completion)) {
-        bases.entry(draft.first.folder()).or_default().insert(draft.naming.base.clone());
+    for draft in drafts
+        .iter()
+        .filter(|draft| draft.record.capabilities.has(Capability::Completion))
+    {
+        bases
+            .entry(draft.first.folder())
+            .or_default()
+            .insert(draft.naming.base.clone());
     }
     for draft in drafts.iter_mut() {
         if draft.projector.is_some() || !draft.record.capabilities.has(Capability::Completion) {
@@ -185,15 +220,25 @@ fn finish(drafts: Vec<Draft<'_>>) -> Vec<Named> {
     let mut named: Vec<Named> = explicit
         .into_iter()
         .map(|draft| {
-            let wanted: String = draft.entry.map_or("", |(key, _)| key).chars().filter(|c| !c.is_control()).collect();
+            let wanted: String = draft
+                .entry
+                .map_or("", |(key, _)| key)
+                .chars()
+                .filter(|c| !c.is_control())
+                .collect();
             let key = unique(&free(wanted.trim()), &mut taken, 255);
-            let base = key.to_lowercase();
+            let base = wanted.trim().to_lowercase();
             build(&draft, key, base)
         })
         .collect();
     let namings: Vec<Naming> = scanned.iter().map(|draft| draft.naming.clone()).collect();
     let assigned = assign_keys(&namings, &taken);
-    named.extend(scanned.iter().zip(assigned).map(|(draft, own)| build(draft, own.key, own.base)));
+    named.extend(
+        scanned
+            .iter()
+            .zip(assigned)
+            .map(|(draft, own)| build(draft, own.key, own.base)),
+    );
     named.sort_by(|a, b| a.entry.key.cmp(&b.entry.key));
     let slugs = slugs(named.iter().map(|named| named.entry.key.as_str()));
     for (named, slug) in named.iter_mut().zip(slugs) {
@@ -214,10 +259,25 @@ fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
     }
     let builtin = draft.first.source == ModelSource::BuiltIn;
     let settings = draft.entry.map(|(_, settings)| settings);
-    let source = if settings.is_some() { ModelSource::Config } else { draft.first.source };
+    let source = if settings.is_some() {
+        ModelSource::Config
+    } else {
+        draft.first.source
+    };
     let name = draft.record.facts.name.clone().unwrap_or_else(|| draft.stem.clone());
-    let display_name = if key.contains('@') { format!("{name} ({})", draft.naming.quant.to_uppercase()) } else { name };
-    let file_name = || draft.first.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let display_name = if key.contains('@') {
+        format!("{name} ({})", draft.naming.quant.to_uppercase())
+    } else {
+        name
+    };
+    let file_name = || {
+        draft
+            .first
+            .path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
     let indexed_path = match draft.first.relative.as_str() {
         "" => file_name(),
         relative => last_three(relative).to_owned(),
@@ -226,12 +286,17 @@ fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
     let entry = ModelEntry {
         key: ModelKey::from(key),
         slug: String::new(),
-        engine: settings.and_then(|settings| settings.engine).unwrap_or(EngineKind::LlamaServer),
+        engine: settings
+            .and_then(|settings| settings.engine)
+            .unwrap_or(EngineKind::LlamaServer),
         source,
         path: draft.first.path.clone(),
         parts: draft.rest.iter().map(|part| part.path.clone()).collect(),
         mmproj: projector.map(|file| file.path.clone()),
-        size: files().chain(projector).map(|file| file.size).fold(0, u64::saturating_add),
+        size: files()
+            .chain(projector)
+            .map(|file| file.size)
+            .fold(0, u64::saturating_add),
         modified: draft.first.modified_ns.div_euclid(1_000_000_000),
         publisher: draft.naming.publisher.clone(),
         indexed_path,
@@ -282,5 +347,10 @@ fn digest<'f>(files: impl Iterator<Item = &'f Found>) -> String {
 
 /// Settings of entries by lower-case name, for those that do not name a file.
 pub(crate) fn adjusting(settings: &RegistrySettings) -> BTreeMap<&str, &EntrySettings> {
-    settings.entries.iter().filter(|(_, entry)| entry.path.is_none()).map(|(key, entry)| (key.as_str(), entry)).collect()
+    settings
+        .entries
+        .iter()
+        .filter(|(_, entry)| entry.path.is_none())
+        .map(|(key, entry)| (key.as_str(), entry))
+        .collect()
 }

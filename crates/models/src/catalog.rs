@@ -67,7 +67,11 @@ impl Catalog {
     ) -> Self {
         models.sort_by(|a, b| a.entry.key.cmp(&b.entry.key));
         let variants: Vec<Variant> = models.iter().map(Variant::of).collect();
-        let mut catalog = Self { entries: Vec::new(), names: NameMap::default(), variants };
+        let mut catalog = Self {
+            entries: Vec::new(),
+            names: NameMap::default(),
+            variants,
+        };
         catalog.names = catalog.derived_names(&mut models);
 
         let mut wishes: Vec<Option<&EntrySettings>> = models
@@ -91,16 +95,19 @@ impl Catalog {
         for (alias, target) in &settings.aliases {
             match catalog.find(target) {
                 Some(at) => drop(aliases.insert(alias.trim().to_owned(), at)),
-                None => problems.push(Problem::plain(format!("model_aliases.{alias}: there is no model '{target}'"))),
+                None => problems.push(Problem::plain(format!(
+                    "model_aliases.{alias}: there is no model '{target}'"
+                ))),
             }
         }
         let mut names = NameMap::default();
         let mut own: Vec<Vec<String>> = vec![Vec::new(); models.len()];
         for (alias, at) in aliases {
-            if !alias.is_empty() && names.claim(&alias, at) {
-                if let Some(own) = own.get_mut(at) {
-                    own.push(alias);
-                }
+            if !alias.is_empty()
+                && names.claim(&alias, at)
+                && let Some(own) = own.get_mut(at)
+            {
+                own.push(alias);
             }
         }
         names.fill_from(&catalog.names);
@@ -142,12 +149,26 @@ impl Catalog {
             }
         };
         claim(&|model| vec![model.base.clone(), format!("{}:{}", model.base, model.quant)]);
-        claim(&|model| vec![model.plain_base.clone(), format!("{}:{}", model.plain_base, model.quant)]);
+        claim(&|model| {
+            vec![
+                model.plain_base.clone(),
+                format!("{}:{}", model.plain_base, model.quant),
+            ]
+        });
         claim(&|model| vec![model.entry.indexed_path.clone()]);
-        claim(&|model| repository(&model.entry.indexed_path).map(str::to_owned).into_iter().collect());
+        claim(&|model| {
+            repository(&model.entry.indexed_path)
+                .map(str::to_owned)
+                .into_iter()
+                .collect()
+        });
         claim(&|model| vec![model.stem.clone()]);
         claim(&|model| {
-            let file = model.entry.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            let file = model
+                .entry
+                .path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned());
             file.into_iter().collect()
         });
         names
@@ -205,13 +226,19 @@ impl Catalog {
         let tag = tag.filter(|tag| *tag != "latest").map(normal_quant);
         let left = left.strip_suffix(".gguf").unwrap_or(left);
         // Only the last part of a path is written freely; folders are names of their own.
-        let plain = if left.contains('/') { left.to_owned() } else { normal_name(left) };
+        let plain = if left.contains('/') {
+            left.to_owned()
+        } else {
+            normal_name(left)
+        };
         for left in [left, &plain] {
             let found = match &tag {
                 None => self.names.get(left).or_else(|| self.names.get(&format!("{left}.gguf"))),
                 Some(tag) => self.names.get(&format!("{left}:{tag}")).or_else(|| {
                     // `alias:quantization` and `key:quantization` of a model that has only this one.
-                    self.names.get(left).filter(|at| self.variants.get(*at).is_some_and(|v| v.quant == *tag))
+                    self.names
+                        .get(left)
+                        .filter(|at| self.variants.get(*at).is_some_and(|v| v.quant == *tag))
                 }),
             };
             if found.is_some() {
@@ -241,7 +268,9 @@ impl Catalog {
         let wanted = wanted.strip_suffix(":latest").unwrap_or(&wanted);
         let likeness = |entry: &ModelEntry| {
             let names = std::iter::once(entry.key.as_str()).chain(entry.aliases.iter().map(String::as_str));
-            names.map(|name| strsim::jaro_winkler(wanted, &lookup_form(name))).fold(0.0, f64::max)
+            names
+                .map(|name| strsim::jaro_winkler(wanted, &lookup_form(name)))
+                .fold(0.0, f64::max)
         };
         self.listed()
             .map(|entry| (likeness(entry), entry))
@@ -303,7 +332,10 @@ fn repository(path: &str) -> Option<&str> {
 
 /// A lower-case name without a scheme and without the hosts and folders that public registries put before it.
 fn without_host(name: &str) -> &str {
-    let name = ["https://", "http://", "ollama://", "hf://"].iter().find_map(|s| name.strip_prefix(s)).unwrap_or(name);
+    let name = ["https://", "http://", "ollama://", "hf://"]
+        .iter()
+        .find_map(|s| name.strip_prefix(s))
+        .unwrap_or(name);
     let hosts = ["registry.ollama.ai/", "ollama.com/", "hf.co/", "huggingface.co/"];
     let name = hosts.iter().find_map(|host| name.strip_prefix(host)).unwrap_or(name);
     name.strip_prefix("library/").unwrap_or(name)

@@ -1,6 +1,6 @@
 //! The scan index: what was read from each file, so that an unchanged file is not opened again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,10 +22,11 @@ struct Row {
     record: Record,
 }
 
+/// The file's form. Sorted, so that the same rows make the same file.
 #[derive(Serialize, Deserialize)]
-struct OnDisk {
+struct OnDisk<P: Ord, R> {
     version: u32,
-    files: HashMap<String, Row>,
+    files: BTreeMap<P, R>,
 }
 
 /// Records by path, valid while size and modification time stay.
@@ -47,18 +48,21 @@ impl Index {
                 HashMap::new()
             }
         };
-        Self { rows, path: path.to_owned() }
+        Self {
+            rows,
+            path: path.to_owned(),
+        }
     }
 
     fn read(path: &Path) -> io::Result<HashMap<PathBuf, Row>> {
         if fs::metadata(path)?.len() > MAX_BYTES {
             return Err(io::Error::other("too large"));
         }
-        let stored: OnDisk = serde_json::from_slice(&fs::read(path)?)?;
+        let stored: OnDisk<PathBuf, Row> = serde_json::from_slice(&fs::read(path)?)?;
         if stored.version != VERSION {
             return Err(io::Error::other("of another version"));
         }
-        Ok(stored.files.into_iter().map(|(path, row)| (PathBuf::from(path), row)).collect())
+        Ok(stored.files.into_iter().collect())
     }
 
     /// The records of `files`, in order, and how many had to be read. Forgets all other files; saves when anything changed.
@@ -73,7 +77,12 @@ impl Index {
                 same.then(|| old.remove(&file.path)).flatten()
             })
             .collect();
-        let missing: Vec<&Found> = files.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(file, _)| file).collect();
+        let missing: Vec<&Found> = files
+            .iter()
+            .zip(&rows)
+            .filter(|(_, row)| row.is_none())
+            .map(|(file, _)| file)
+            .collect();
         let read = missing.len();
         let mut fresh = record::read_all(&missing).into_iter();
         let mut records = Vec::with_capacity(files.len());
@@ -81,19 +90,33 @@ impl Index {
             let (row, keep) = if let Some(row) = row.take() {
                 (row, true)
             } else {
-                let unread = || (Record::Bad { reason: "was not read".to_owned() }, false);
+                let unread = || {
+                    (
+                        Record::Bad {
+                            reason: "was not read".to_owned(),
+                        },
+                        false,
+                    )
+                };
                 let (record, keep) = fresh.next().unwrap_or_else(unread);
-                (Row { size: file.size, modified_ns: file.modified_ns, record }, keep)
+                (
+                    Row {
+                        size: file.size,
+                        modified_ns: file.modified_ns,
+                        record,
+                    },
+                    keep,
+                )
             };
             records.push(row.record.clone());
             if keep {
                 self.rows.insert(file.path.clone(), row);
             }
         }
-        if read > 0 || self.rows.len() != had {
-            if let Err(error) = self.save() {
-                tracing::warn!(%error, "the scan index could not be written; the next start reads all model files again");
-            }
+        if (read > 0 || self.rows.len() != had)
+            && let Err(error) = self.save()
+        {
+            tracing::warn!(%error, "the scan index could not be written; the next start reads all model files again");
         }
         (records, read)
     }
@@ -106,8 +129,16 @@ impl Index {
         if let Some(folder) = self.path.parent() {
             private_folder(folder)?;
         }
-        let files = self.rows.iter().filter_map(|(path, row)| Some((path.to_str()?.to_owned(), row.clone()))).collect();
-        let bytes = serde_json::to_vec(&OnDisk { version: VERSION, files })?;
+        // A path that is not Unicode cannot be written as JSON; such a file is read again at every start.
+        let files: BTreeMap<&str, &Row> = self
+            .rows
+            .iter()
+            .filter_map(|(path, row)| Some((path.to_str()?, row)))
+            .collect();
+        let bytes = serde_json::to_vec(&OnDisk {
+            version: VERSION,
+            files,
+        })?;
         let temporary = self.path.with_extension(format!("{}.tmp", std::process::id()));
         let written = private_file(&temporary)
             .and_then(|mut file| file.write_all(&bytes))
@@ -122,7 +153,12 @@ impl Index {
 #[cfg(unix)]
 fn private_file(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 #[cfg(not(unix))]

@@ -1,7 +1,7 @@
 //! One scan, start to end: list, read what is new, put together.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domain::ModelSource;
 use gguf::SplitName;
@@ -10,7 +10,7 @@ use crate::assemble::{Known, assemble};
 use crate::catalog::ProjectorFile;
 use crate::index::Index;
 use crate::record::Record;
-use crate::scan::{Found, Listing, Place};
+use crate::scan::{Found, Listing, Place, file as file_at};
 use crate::{Catalog, Problem, RegistrySettings, ScanReport};
 
 /// Scans everything that the settings name.
@@ -37,20 +37,38 @@ pub(crate) fn scan(settings: &RegistrySettings, index: &mut Index) -> (Catalog, 
     let projectors: HashMap<PathBuf, ProjectorFile> = known
         .iter()
         .filter_map(|(file, record)| match record {
-            Record::Projector { vision, audio, .. } => {
-                Some((file.path.clone(), ProjectorFile { size: file.size, vision: *vision, audio: *audio }))
-            }
+            Record::Projector { vision, audio, .. } => Some((
+                file.path.clone(),
+                ProjectorFile {
+                    size: file.size,
+                    vision: *vision,
+                    audio: *audio,
+                },
+            )),
             _ => None,
         })
         .collect();
-    for (key, path) in settings.entries.iter().filter_map(|(key, entry)| Some((key, entry.mmproj.as_ref()?))) {
+    for (key, path) in settings
+        .entries
+        .iter()
+        .filter_map(|(key, entry)| Some((key, entry.mmproj.as_ref()?)))
+    {
         if !projectors.contains_key(path) {
-            problems.push(Problem::of(path, format!("models.entries.{key}.mmproj does not name a projector")));
+            problems.push(Problem::of(
+                path,
+                format!("models.entries.{key}.mmproj does not name a projector"),
+            ));
         }
     }
     let models = assemble(&known, &named.explicit, settings, &mut problems);
     let catalog = Catalog::build(models, settings, &projectors, &mut problems);
-    let report = ScanReport { models: catalog.entries().len(), files: known.len(), read, changed: false, problems };
+    let report = ScanReport {
+        models: catalog.entries().len(),
+        files: known.len(),
+        read,
+        changed: false,
+        problems,
+    };
     (catalog, report)
 }
 
@@ -67,7 +85,7 @@ impl NamedFiles {
         let by_real: HashMap<_, _> = listing.files.iter().map(|file| (file.real.as_path(), file)).collect();
         for (key, entry) in &settings.entries {
             if let Some(path) = &entry.path {
-                match listing.file(path, String::new(), ModelSource::Config) {
+                match file_at(path, String::new(), ModelSource::Config) {
                     Ok(Some(mut file)) => {
                         // A file that a folder has too keeps its place there, for its `publisher/repo/file` name.
                         if let Some(same) = by_real.get(file.real.as_path()) {
@@ -76,24 +94,28 @@ impl NamedFiles {
                         self.explicit.push((key.clone(), path.clone()));
                         if let Some(name) = SplitName::parse(&file.stem()) {
                             for number in 2..=name.count.min(1000) {
-                                self.add(listing, &file.folder().join(name.file_name(number)));
+                                self.add(&file.folder().join(name.file_name(number)));
                             }
                         }
                         self.files.push(file);
                     }
-                    Ok(None) => self.problems.push(Problem::of(path, format!("models.entries.{key}.path is not a file"))),
-                    Err(error) => self.problems.push(Problem::of(path, format!("models.entries.{key}.path: {error}"))),
+                    Ok(None) => self
+                        .problems
+                        .push(Problem::of(path, format!("models.entries.{key}.path is not a file"))),
+                    Err(error) => self
+                        .problems
+                        .push(Problem::of(path, format!("models.entries.{key}.path: {error}"))),
                 }
             }
             if let Some(path) = &entry.mmproj {
-                self.add(listing, path);
+                self.add(path);
             }
         }
     }
 
     /// A file that belongs to another one; if it is missing, the one it belongs to is reported.
-    fn add(&mut self, listing: &Listing, path: &std::path::Path) {
-        if let Ok(Some(file)) = listing.file(path, String::new(), ModelSource::Config) {
+    fn add(&mut self, path: &Path) {
+        if let Ok(Some(file)) = file_at(path, String::new(), ModelSource::Config) {
             self.files.push(file);
         }
     }

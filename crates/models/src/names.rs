@@ -4,8 +4,24 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Words of the management paths, which no model may be called (management contract 1.1).
 const RESERVED: &[&str] = &[
-    "ps", "index", "pull", "load", "unload", "sse", "download", "downloads", "jobs", "status", "info", "start", "stop",
-    "catalog", "filter", "lookup", "save", "by-id",
+    "ps",
+    "index",
+    "pull",
+    "load",
+    "unload",
+    "sse",
+    "download",
+    "downloads",
+    "jobs",
+    "status",
+    "info",
+    "start",
+    "stop",
+    "catalog",
+    "filter",
+    "lookup",
+    "save",
+    "by-id",
 ];
 
 /// Longest base name, from Ollama's grammar for a model name.
@@ -22,8 +38,13 @@ fn is_reserved(name: &str) -> bool {
 ///
 /// The longest tail that names a quantization counts, so that `UD-Q4_K_XL` and `i1-Q4_K_M` stay whole.
 pub(crate) fn split_quant(stem: &str) -> (&str, Option<String>) {
-    for (at, _) in stem.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '-' | '.' | '_' | ' ')) {
-        let (Some(base), Some(tail)) = (stem.get(..at), stem.get(at + 1..)) else { continue };
+    for (at, _) in stem
+        .char_indices()
+        .filter(|(at, c)| *at > 0 && matches!(c, '-' | '.' | '_' | ' '))
+    {
+        let (Some(base), Some(tail)) = (stem.get(..at), stem.get(at + 1..)) else {
+            continue;
+        };
         let tail = normal_quant(tail);
         if is_quant(&tail) {
             return (base, Some(tail));
@@ -38,16 +59,27 @@ pub(crate) fn normal_quant(text: &str) -> String {
 }
 
 fn is_quant(tail: &str) -> bool {
-    let tail = tail.strip_prefix("ud_").or_else(|| tail.strip_prefix("i1_")).unwrap_or(tail);
-    if matches!(tail, "f16" | "fp16" | "bf16" | "f32" | "fp32" | "mxfp4" | "mxfp4_moe" | "nvfp4" | "tq1_0" | "tq2_0") {
+    let tail = tail
+        .strip_prefix("ud_")
+        .or_else(|| tail.strip_prefix("i1_"))
+        .unwrap_or(tail);
+    if matches!(
+        tail,
+        "f16" | "fp16" | "bf16" | "f32" | "fp32" | "mxfp4" | "mxfp4_moe" | "nvfp4" | "tq1_0" | "tq2_0"
+    ) {
         return true;
     }
     let digits = tail.strip_prefix("iq").or_else(|| tail.strip_prefix('q'));
-    let Some((digit, rest)) = digits.and_then(|rest| rest.split_at_checked(1)) else { return false };
+    let Some((digit, rest)) = digits.and_then(|rest| rest.split_at_checked(1)) else {
+        return false;
+    };
     matches!(digit, "1" | "2" | "3" | "4" | "5" | "6" | "8")
         && rest.split('_').enumerate().all(|(i, word)| match i {
             0 => word.is_empty(),
-            _ => matches!(word, "0" | "1" | "k" | "nl" | "xxs" | "xs" | "s" | "m" | "l" | "xl" | "xxl" | "4" | "8"),
+            _ => matches!(
+                word,
+                "0" | "1" | "k" | "nl" | "xxs" | "xs" | "s" | "m" | "l" | "xl" | "xxl" | "4" | "8"
+            ),
         })
 }
 
@@ -64,7 +96,11 @@ pub(crate) fn normal_name(text: &str) -> String {
         }
     }
     let name = name.trim_matches(['-', '.']);
-    if name.is_empty() { "model".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "model".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// What the key of one model is made from.
@@ -90,20 +126,29 @@ pub(crate) fn assign_keys(models: &[Naming], taken: &HashSet<String>) -> Vec<Ass
         let quants = group_by(group, |i| naming(i).map(|m| m.quant.clone()));
         if quants.values().any(|same| same.len() > 1) {
             for i in group {
-                if let (Some(model), Some(own)) = (naming(i), assigned.get_mut(*i)) {
-                    if !model.publisher.is_empty() {
-                        own.base = format!("{}/{}", normal_name(&model.publisher), model.base);
-                    }
+                if let (Some(model), Some(own)) = (naming(i), assigned.get_mut(*i))
+                    && !model.publisher.is_empty()
+                {
+                    own.base = format!("{}/{}", normal_name(&model.publisher), model.base);
                 }
             }
         }
     }
-    let pairs = group_by(&all, |i| Some((assigned.get(*i)?.base.clone(), naming(i)?.quant.clone())));
+    let pairs = group_by(&all, |i| {
+        Some((assigned.get(*i)?.base.clone(), naming(i)?.quant.clone()))
+    });
+    let given: HashSet<String> = assigned.iter().map(|own| own.base.clone()).collect();
     for same in pairs.values() {
-        for (n, i) in same.iter().enumerate().skip(1) {
-            if let Some(own) = assigned.get_mut(*i) {
-                own.base = format!("{}-{}", own.base, n + 1);
-            }
+        let mut n = 1;
+        for i in same.iter().skip(1) {
+            let Some(own) = assigned.get_mut(*i) else { continue };
+            own.base = loop {
+                n += 1;
+                let numbered = format!("{}-{n}", own.base);
+                if !given.contains(&numbered) {
+                    break numbered;
+                }
+            };
         }
     }
     let bases = group_by(&all, |i| assigned.get(*i).map(|own| own.base.clone()));
@@ -129,7 +174,10 @@ pub(crate) struct Assigned {
 
 impl Assigned {
     fn new(base: &str) -> Self {
-        Self { key: String::new(), base: base.to_owned() }
+        Self {
+            key: String::new(),
+            base: base.to_owned(),
+        }
     }
 }
 
@@ -145,7 +193,11 @@ fn group_by<K: Ord>(items: &[usize], key: impl Fn(&usize) -> Option<K>) -> BTree
 
 /// A name that is not a reserved word.
 pub(crate) fn free(name: &str) -> String {
-    if is_reserved(name) { format!("{name}-model") } else { name.to_owned() }
+    if is_reserved(name) {
+        format!("{name}-model")
+    } else {
+        name.to_owned()
+    }
 }
 
 /// `name`, or `name-2`, `name-3`… when that is taken. Never longer than `max` bytes.
@@ -168,10 +220,22 @@ fn cut(text: &str, max: usize) -> &str {
 pub(crate) fn slugs<'k>(keys: impl Iterator<Item = &'k str>) -> Vec<String> {
     let mut taken = HashSet::new();
     keys.map(|key| {
-        let slug: String =
-            key.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' }).collect();
+        let slug: String = key
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect();
         // Names of dots only are paths, not names (promise D4).
-        let slug = if slug.chars().all(|c| c == '.') { "model".to_owned() } else { slug };
+        let slug = if slug.chars().all(|c| c == '.') {
+            "model".to_owned()
+        } else {
+            slug
+        };
         unique(&free(cut(&slug, MAX_SLUG - "-model".len())), &mut taken, MAX_SLUG)
     })
     .collect()
@@ -267,7 +331,10 @@ mod tests {
                 publisher: (*publisher).into(),
             })
             .collect();
-        assign_keys(&models, &HashSet::from(["taken".to_owned()])).into_iter().map(|own| own.key).collect()
+        assign_keys(&models, &HashSet::from(["taken".to_owned()]))
+            .into_iter()
+            .map(|own| own.key)
+            .collect()
     }
 
     #[test]
@@ -275,11 +342,23 @@ mod tests {
         assert_eq!(keys(&[("a", "q4", "")]), ["a"]);
         assert_eq!(keys(&[("a", "q4", ""), ("a", "q8", "")]), ["a@q4", "a@q8"]);
         assert_eq!(keys(&[("a", "q4", ""), ("a", "q4", "")]), ["a", "a-2"]);
-        assert_eq!(keys(&[("a", "q4", "Ann"), ("a", "q4", "Bob"), ("a", "q8", "Bob")]), ["ann/a", "bob/a@q4", "bob/a@q8"]);
+        assert_eq!(
+            keys(&[("a", "q4", "Ann"), ("a", "q4", "Bob"), ("a", "q8", "Bob")]),
+            ["ann/a", "bob/a@q4", "bob/a@q8"]
+        );
         assert_eq!(keys(&[("a", "q4", "Ann"), ("a", "q4", "")]), ["ann/a", "a"]);
-        assert_eq!(keys(&[("ps", "q4", ""), ("By-Id", "q4", "")]), ["ps-model", "By-Id-model"]);
-        assert_eq!(keys(&[("taken", "q4", ""), ("a-2", "q4", ""), ("a", "q4", ""), ("a", "q4", "")])[0], "taken-2");
-        assert_eq!(keys(&[("a-2", "q4", ""), ("a", "q4", ""), ("a", "q4", "")]), ["a-2", "a", "a-2-2"]);
+        assert_eq!(
+            keys(&[("ps", "q4", ""), ("By-Id", "q4", "")]),
+            ["ps-model", "By-Id-model"]
+        );
+        assert_eq!(
+            keys(&[("taken", "q4", ""), ("a-2", "q4", ""), ("a", "q4", ""), ("a", "q4", "")])[0],
+            "taken-2"
+        );
+        assert_eq!(
+            keys(&[("a-2", "q4", ""), ("a", "q4", ""), ("a", "q4", "")]),
+            ["a-2", "a", "a-3"]
+        );
     }
 
     #[test]
@@ -288,7 +367,11 @@ mod tests {
         let keys = ["a/b:c", "a-b-c", "..", "ps", &long, &format!("{long}y"), "größe"];
         let slugs = slugs(keys.into_iter());
         assert_eq!(slugs[..4], ["a-b-c", "a-b-c-2", "model", "ps-model"]);
-        assert!(slugs.iter().all(|s| s.len() <= 50 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))));
+        assert!(
+            slugs
+                .iter()
+                .all(|s| s.len() <= 50 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)))
+        );
         assert_eq!(slugs.iter().collect::<HashSet<_>>().len(), slugs.len());
     }
 

@@ -31,7 +31,9 @@ pub(crate) fn pick<'c, 's>(
 
 /// How well a projector fits (0: not at all), then how much its own precision is liked.
 fn score(base: &str, facts: &ModelFacts, alone: bool, candidate: &Candidate<'_>) -> (u8, u8) {
-    let Record::Projector { width, basename, .. } = candidate.record else { return (0, 0) };
+    let Record::Projector { width, basename, .. } = candidate.record else {
+        return (0, 0);
+    };
     let stem = candidate.file.stem().to_lowercase();
     let (rest, quant) = split_quant(&stem);
     let own = rest.replace("mmproj", "");
@@ -79,23 +81,48 @@ mod tests {
             size: 1,
             modified_ns: 0,
         };
-        let record = |width| Record::Projector { vision: true, audio: false, width, basename: None };
-        let facts = ModelFacts { embedding_length: Some(64), ..ModelFacts::default() };
+        let record = |width| Record::Projector {
+            vision: true,
+            audio: false,
+            width,
+            basename: None,
+        };
+        let facts = ModelFacts {
+            embedding_length: Some(64),
+            ..ModelFacts::default()
+        };
         let check = |base: &str, alone: bool, projectors: &[(&str, Option<u64>)]| -> Option<String> {
             let files: Vec<(Found, Record)> = projectors.iter().map(|(n, w)| (file(n), record(*w))).collect();
-            let candidates: Vec<Candidate<'_>> = files.iter().map(|(file, record)| Candidate { file, record }).collect();
+            let candidates: Vec<Candidate<'_>> =
+                files.iter().map(|(file, record)| Candidate { file, record }).collect();
             pick(base, &facts, alone, &candidates).map(|c| c.file.stem())
         };
         let some = |name: &str| Some(name.to_owned());
-        assert_eq!(check("gemma-3-4b-it", true, &[("mmproj-F16", None)]), some("mmproj-F16"));
-        assert_eq!(check("gemma-3-4b-it", false, &[("mmproj-F16", None)]), None);
-        assert_eq!(check("gemma-3-4b-it", false, &[("mmproj-F16", Some(64))]), some("mmproj-F16"));
-        assert_eq!(check("gemma-3-4b-it", false, &[("mmproj-F16", Some(65))]), None);
-        assert_eq!(check("gemma", false, &[("mmproj-gemma-f16", None)]), some("mmproj-gemma-f16"));
-        assert_eq!(check("gemma", false, &[("qwen-mmproj-f16", Some(64))]), None);
-        assert_eq!(check("gemma", true, &[("mmproj-F32", None), ("mmproj-BF16", None)]), some("mmproj-BF16"));
         assert_eq!(
-            check("qwen-vl-7b", true, &[("mmproj-F16", Some(64)), ("mmproj-qwen-vl-7b-q8_0", None)]),
+            check("gemma-3-4b-it", true, &[("mmproj-F16", None)]),
+            some("mmproj-F16")
+        );
+        assert_eq!(check("gemma-3-4b-it", false, &[("mmproj-F16", None)]), None);
+        assert_eq!(
+            check("gemma-3-4b-it", false, &[("mmproj-F16", Some(64))]),
+            some("mmproj-F16")
+        );
+        assert_eq!(check("gemma-3-4b-it", false, &[("mmproj-F16", Some(65))]), None);
+        assert_eq!(
+            check("gemma", false, &[("mmproj-gemma-f16", None)]),
+            some("mmproj-gemma-f16")
+        );
+        assert_eq!(check("gemma", false, &[("qwen-mmproj-f16", Some(64))]), None);
+        assert_eq!(
+            check("gemma", true, &[("mmproj-F32", None), ("mmproj-BF16", None)]),
+            some("mmproj-BF16")
+        );
+        assert_eq!(
+            check(
+                "qwen-vl-7b",
+                true,
+                &[("mmproj-F16", Some(64)), ("mmproj-qwen-vl-7b-q8_0", None)]
+            ),
             some("mmproj-qwen-vl-7b-q8_0")
         );
     }

@@ -24,7 +24,12 @@ pub(crate) enum Record {
     /// A further part of a split model.
     Part(PartRecord),
     /// A projector.
-    Projector { vision: bool, audio: bool, width: Option<u64>, basename: Option<String> },
+    Projector {
+        vision: bool,
+        audio: bool,
+        width: Option<u64>,
+        basename: Option<String>,
+    },
     /// A sound GGUF file that is no model.
     Other { what: String },
     /// Not readable as GGUF.
@@ -55,12 +60,18 @@ impl PartRecord {
             tensors: header.tensor_count,
             parameters: header.parameters,
             bytes: header.tensor_bytes,
-            split: header.split().map(|split| (split.number, split.count, split.tensors_of_all)),
+            split: header
+                .split()
+                .map(|split| (split.number, split.count, split.tensors_of_all)),
         }
     }
 
     pub(crate) fn split_info(&self) -> Option<SplitInfo> {
-        self.split.map(|(number, count, tensors_of_all)| SplitInfo { number, count, tensors_of_all })
+        self.split.map(|(number, count, tensors_of_all)| SplitInfo {
+            number,
+            count,
+            tensors_of_all,
+        })
     }
 }
 
@@ -101,14 +112,22 @@ pub(crate) fn read(path: &Path) -> (Record, bool) {
         Ok(header) => (Record::of(&header), true),
         Err(error) => {
             let lasting = !matches!(error, GgufError::Io(_));
-            (Record::Bad { reason: error.to_string() }, lasting)
+            (
+                Record::Bad {
+                    reason: error.to_string(),
+                },
+                lasting,
+            )
         }
     }
 }
 
 /// Reads many files on a few threads. The results are in the order of `files`.
 pub(crate) fn read_all(files: &[&Found]) -> Vec<(Record, bool)> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, MAX_THREADS).min(files.len());
+    let threads = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(1, MAX_THREADS)
+        .min(files.len());
     if threads <= 1 {
         return files.iter().map(|file| read(&file.path)).collect();
     }

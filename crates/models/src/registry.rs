@@ -45,7 +45,10 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn of(path: &Path, reason: impl Into<String>) -> Self {
-        Self { path: Some(path.to_owned()), reason: reason.into() }
+        Self {
+            path: Some(path.to_owned()),
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn plain(reason: String) -> Self {
@@ -115,7 +118,13 @@ impl Registry {
             .map_err(ModelsError::Thread)?;
         // A time-out is no error: the scan goes on, and its result is announced on the bus.
         let _ = scanned.recv_timeout(FIRST_SCAN);
-        Ok(Self { handle: Arc::new(Handle { shared, commands, ended }) })
+        Ok(Self {
+            handle: Arc::new(Handle {
+                shared,
+                commands,
+                ended,
+            }),
+        })
     }
 
     /// The models known now.
@@ -125,7 +134,12 @@ impl Registry {
 
     /// What could not be used at the last scan.
     pub fn problems(&self) -> Vec<Problem> {
-        self.handle.shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.handle
+            .shared
+            .problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Scans now. After [`Registry::shutdown`] the report is empty.
@@ -171,7 +185,9 @@ impl Owner {
         let mut due: Option<Instant> = None;
         let mut rest_until = Instant::now() + first * PACE;
         loop {
-            let wait = due.map(|due| due.saturating_duration_since(Instant::now())).or(self.poll.then_some(POLL));
+            let wait = due
+                .map(|due| due.saturating_duration_since(Instant::now()))
+                .or(self.poll.then_some(POLL));
             let command = match wait {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => inbox.recv_timeout(wait),
@@ -217,7 +233,9 @@ impl Owner {
             ms = spent.as_millis() as u64,
             "scanned the model folders"
         );
-        report.problems.clone_into(&mut self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner));
+        report
+            .problems
+            .clone_into(&mut self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner));
         // Stored in any case: aliases may have changed without any entry changing.
         self.shared.catalog.store(Arc::new(catalog));
         if report.changed {
@@ -242,11 +260,17 @@ impl Owner {
                 Ok(watches) => self.watches = Some(watches),
                 Err(error) => {
                     self.poll = true;
-                    return vec![Problem::plain(format!("the models folders cannot be watched for changes: {error}"))];
+                    return vec![Problem::plain(format!(
+                        "the models folders cannot be watched for changes: {error}"
+                    ))];
                 }
             }
         }
-        let problems = self.watches.as_mut().map(|watches| watches.follow(&self.settings.dirs)).unwrap_or_default();
+        let problems = self
+            .watches
+            .as_mut()
+            .map(|watches| watches.follow(&self.settings.dirs))
+            .unwrap_or_default();
         self.poll = !problems.is_empty();
         problems
     }

@@ -43,7 +43,10 @@ pub(crate) struct Found {
 impl Found {
     /// File name without `.gguf`.
     pub(crate) fn stem(&self) -> String {
-        self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+        self.path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// The folder the file was found in.
@@ -66,7 +69,7 @@ impl Listing {
     /// Lists one place; a file that an earlier place has is left out.
     pub(crate) fn add(&mut self, place: &Place) {
         match place {
-            Place::BuiltIn(path) => match self.file(path, String::new(), ModelSource::BuiltIn) {
+            Place::BuiltIn(path) => match file(path, String::new(), ModelSource::BuiltIn) {
                 Ok(Some(file)) => self.push(file),
                 Ok(None) => self.problem(path, "is not a file"),
                 Err(error) => self.problem(path, &error.to_string()),
@@ -87,13 +90,6 @@ impl Listing {
         }
     }
 
-    /// One file by its path. `Ok(None)`: not a file.
-    pub(crate) fn file(&self, path: &Path, relative: String, source: ModelSource) -> std::io::Result<Option<Found>> {
-        let data = fs::metadata(path)?;
-        let real = fs::canonicalize(path)?;
-        Ok(data.is_file().then(|| found(path.to_owned(), real, relative, source, &data)))
-    }
-
     fn push(&mut self, file: Found) {
         if self.seen_files.insert(file.real.clone()) {
             self.files.push(file);
@@ -101,7 +97,10 @@ impl Listing {
     }
 
     fn problem(&mut self, path: &Path, reason: &str) {
-        self.problems.push(Problem { path: Some(path.to_owned()), reason: reason.to_owned() });
+        self.problems.push(Problem {
+            path: Some(path.to_owned()),
+            reason: reason.to_owned(),
+        });
     }
 
     fn walk(&mut self, root: &Path, real: PathBuf) {
@@ -178,8 +177,24 @@ impl Listing {
     }
 }
 
+/// One file by its path. `Ok(None)`: not a file.
+pub(crate) fn file(path: &Path, relative: String, source: ModelSource) -> std::io::Result<Option<Found>> {
+    let data = fs::metadata(path)?;
+    let real = fs::canonicalize(path)?;
+    Ok(data
+        .is_file()
+        .then(|| found(path.to_owned(), real, relative, source, &data)))
+}
+
 fn found(path: PathBuf, real: PathBuf, relative: String, source: ModelSource, data: &Metadata) -> Found {
-    Found { path, real, relative, source, size: data.len(), modified_ns: modified_ns(data) }
+    Found {
+        path,
+        real,
+        relative,
+        source,
+        size: data.len(),
+        modified_ns: modified_ns(data),
+    }
 }
 
 /// Modification time in Unix nanoseconds; 0 when the file system has none.
@@ -193,16 +208,26 @@ pub(crate) fn modified_ns(data: &Metadata) -> i64 {
 
 fn relative(root: &Path, path: &Path) -> String {
     let below = path.strip_prefix(root).unwrap_or(path);
-    below.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    below
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// Hidden files, and downloads that are under way (promise D1).
 pub(crate) fn is_ignored(name: &str) -> bool {
     let lower = name.to_lowercase();
     let stem = lower.strip_suffix(".gguf").unwrap_or(&lower);
-    name.starts_with('.') || [".partial", ".part", ".tmp", ".crdownload", ".download"].iter().any(|end| stem.ends_with(end))
+    name.starts_with('.')
+        || [".partial", ".part", ".tmp", ".crdownload", ".download"]
+            .iter()
+            .any(|end| stem.ends_with(end))
 }
 
 fn is_model_name(name: &str) -> bool {
-    name.len() > 5 && name.get(name.len() - 5..).is_some_and(|end| end.eq_ignore_ascii_case(".gguf"))
+    name.len() > 5
+        && name
+            .get(name.len() - 5..)
+            .is_some_and(|end| end.eq_ignore_ascii_case(".gguf"))
 }

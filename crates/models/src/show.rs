@@ -63,7 +63,10 @@ pub fn details(entry: &ModelEntry, verbose: bool) -> Result<ShowDetails, ModelsE
 
 fn read(path: &Path, detail: Detail) -> Result<Header, ModelsError> {
     read_header(path, detail).map_err(|source| ModelsError::Read {
-        name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         source,
     })
 }
@@ -99,7 +102,9 @@ fn json(value: &gguf::Value, verbose: bool) -> Value {
 }
 
 fn array(list: &Array, verbose: bool) -> Value {
-    let Some(items) = list.items.as_ref().filter(|_| verbose) else { return Value::Null };
+    let Some(items) = list.items.as_ref().filter(|_| verbose) else {
+        return Value::Null;
+    };
     match items {
         Items::Uint(items) => items.iter().copied().map(Value::from).collect(),
         Items::Int(items) => items.iter().copied().map(Value::from).collect(),
@@ -113,6 +118,10 @@ fn array(list: &Array, verbose: bool) -> Value {
 /// JSON has no infinities; a 32-bit float is written with the digits it has.
 fn float(n: f64) -> Value {
     let short = n as f32;
-    let n = if f64::from(short) == n { short.to_string().parse().unwrap_or(n) } else { n };
+    let n = if f64::from(short).to_bits() == n.to_bits() {
+        short.to_string().parse().unwrap_or(n)
+    } else {
+        n
+    };
     Number::from_f64(n).map_or(Value::Null, Value::Number)
 }

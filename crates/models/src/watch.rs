@@ -47,15 +47,23 @@ impl Watches {
                 changed();
             }
         })?;
-        Ok(Self { debouncer, dirs, watched: BTreeMap::new() })
+        Ok(Self {
+            debouncer,
+            dirs,
+            watched: BTreeMap::new(),
+        })
     }
 
     /// Watches these folders from now on. Returns what cannot be watched.
     pub(crate) fn follow(&mut self, dirs: &[PathBuf]) -> Vec<Problem> {
         dirs.clone_into(&mut self.dirs.lock().unwrap_or_else(PoisonError::into_inner));
         let wanted = wanted(dirs);
-        let gone: Vec<PathBuf> =
-            self.watched.iter().filter(|(path, have)| wanted.get(*path) != Some(have)).map(|(path, _)| path.clone()).collect();
+        let gone: Vec<PathBuf> = self
+            .watched
+            .iter()
+            .filter(|(path, have)| wanted.get(*path) != Some(have))
+            .map(|(path, _)| path.clone())
+            .collect();
         for path in gone {
             self.watched.remove(&path);
             // Fails for a folder that was deleted: its watch ended with it.
@@ -71,7 +79,10 @@ impl Watches {
                     self.watched.insert(path, (mode, identity));
                 }
                 Err(error) => {
-                    problems.push(Problem::of(&path, format!("this folder cannot be watched for changes: {error}")));
+                    problems.push(Problem::of(
+                        &path,
+                        format!("this folder cannot be watched for changes: {error}"),
+                    ));
                 }
             }
         }
@@ -82,7 +93,10 @@ impl Watches {
 /// The watches that these folders need.
 fn wanted(dirs: &[PathBuf]) -> BTreeMap<PathBuf, (RecursiveMode, Identity)> {
     let mut wanted = BTreeMap::new();
-    let inside = |path: &Path| dirs.iter().any(|dir| dir.is_dir() && path != dir && path.starts_with(dir));
+    let inside = |path: &Path| {
+        dirs.iter()
+            .any(|dir| dir.is_dir() && path != dir && path.starts_with(dir))
+    };
     for dir in dirs {
         // A folder inside another one is watched with it; a second watch would replace the first.
         if let Some(identity) = identity(dir)
@@ -162,12 +176,21 @@ mod tests {
         std::fs::create_dir_all(at("models/inner")).unwrap();
         let modes = |dirs: &[&str]| -> Vec<(PathBuf, RecursiveMode)> {
             let dirs: Vec<PathBuf> = dirs.iter().map(|dir| at(dir)).collect();
-            wanted(&dirs).into_iter().map(|(path, (mode, _))| (path, mode)).collect()
+            wanted(&dirs)
+                .into_iter()
+                .map(|(path, (mode, _))| (path, mode))
+                .collect()
         };
         let home = home.path().to_owned();
         use RecursiveMode::{NonRecursive, Recursive};
-        assert_eq!(modes(&["models"]), [(home.clone(), NonRecursive), (at("models"), Recursive)]);
-        assert_eq!(modes(&["models", "models/inner"]), [(home.clone(), NonRecursive), (at("models"), Recursive)]);
+        assert_eq!(
+            modes(&["models"]),
+            [(home.clone(), NonRecursive), (at("models"), Recursive)]
+        );
+        assert_eq!(
+            modes(&["models", "models/inner"]),
+            [(home.clone(), NonRecursive), (at("models"), Recursive)]
+        );
         assert_eq!(modes(&["not/yet/there"]), [(home.clone(), NonRecursive)]);
         assert_eq!(
             modes(&["models", "models/new"]),
