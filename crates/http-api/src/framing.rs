@@ -49,7 +49,8 @@ impl Framing {
     }
 
     /// Between requests, or inside a head.
-    pub(crate) fn in_head(&self) -> bool {
+    #[cfg(test)]
+    fn in_head(&self) -> bool {
         self.expect == Expect::Head
     }
 

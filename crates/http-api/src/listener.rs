@@ -175,10 +175,9 @@ fn taken(port: u16, error: &std::io::Error) -> ListenerProblem {
 /// Serves a bound listener until `cancel`: then stops accepting, lets running answers finish and closes idle connections.
 /// Every accept loop and connection is a task of `tracker`.
 pub fn serve(bound: Bound, state: Arc<ApiState>, flavour: Flavour, tracker: TaskTracker, cancel: CancellationToken) {
-    let Bound { sockets, address } = bound;
+    let Bound { sockets, .. } = bound;
     let listener = Arc::new(Listener {
         flavour,
-        address,
         slots: Arc::new(Semaphore::new(state.limits().total)),
         peers: Mutex::default(),
         state,
@@ -194,8 +193,6 @@ pub fn serve(bound: Bound, state: Arc<ApiState>, flavour: Flavour, tracker: Task
 /// What all connections of one listener share.
 pub(crate) struct Listener {
     pub(crate) flavour: Flavour,
-    /// The address people are told.
-    pub(crate) address: SocketAddr,
     pub(crate) state: Arc<ApiState>,
     pub(crate) cancel: CancellationToken,
     tracker: TaskTracker,

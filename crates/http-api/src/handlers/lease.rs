@@ -49,10 +49,19 @@ pub(super) fn is_jit(cx: &Cx) -> bool {
     cx.route.dialect == Dialect::LmStudio || (cx.flavour() == Flavour::LmStudio && cx.route.dialect == Dialect::OpenAi)
 }
 
+/// The entry behind a name. LM Studio's lists put a prefix before embedding models (contract 2).
+pub(super) fn known(cx: &Cx, name: &str) -> Option<Arc<ModelEntry>> {
+    let state = cx.state();
+    state.resolve(name).or_else(|| {
+        let bare = name.strip_prefix("text-embedding-")?;
+        state.resolve(bare).filter(|entry| entry.can(Capability::Embedding))
+    })
+}
+
 /// Finds the model of an OpenAI-style request.
 pub(super) fn target(cx: &Cx, name: Option<&str>) -> Result<Target, RunnerError> {
     let name = name.map(str::trim).filter(|name| !name.is_empty());
-    if let Some(entry) = name.and_then(|name| cx.state().resolve(name)) {
+    if let Some(entry) = name.and_then(|name| known(cx, name)) {
         return Ok(Target { entry, fallback: false });
     }
     if is_jit(cx)

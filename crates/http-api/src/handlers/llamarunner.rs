@@ -9,6 +9,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::lease::not_found;
+use super::ollama::natural_mode;
 use super::{Answer, listed, view};
 use crate::dispatch::Cx;
 use crate::errors::{accepts_first, json, respond, text};
@@ -20,7 +21,7 @@ pub(super) fn health(cx: &Cx, parts: &Parts) -> Answer {
     if !draining && plain_text(&parts.headers) {
         return Ok(text("OK"));
     }
-    let uptime = cx.state().started.elapsed().as_secs();
+    let uptime = cx.state().started.elapsed();
     Ok(respond(llamarunner::health(VERSION, uptime, telemetry::now_ms(), draining)))
 }
 
@@ -48,7 +49,9 @@ pub(super) fn model_info(cx: &Cx) -> Answer {
 pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
     let call = StartCall::parse(&cx.collect(body).await?)?;
     let entry = entry(cx)?;
-    cx.state().router.load(Arc::clone(&entry), call.launch, None, call.wait).await?;
+    let mut launch = call.launch;
+    launch.mode = launch.mode.or_else(|| Some(natural_mode(&entry)));
+    cx.state().router.load(Arc::clone(&entry), launch, None, call.wait).await?;
     Ok(json(cx.route.dialect, llamarunner::start_reply(&view(cx.state(), &entry))))
 }
 

@@ -6,7 +6,7 @@ use domain::RunnerError;
 use http::request::Parts;
 use hyper::body::Incoming;
 
-use super::lease::not_found;
+use super::lease::{known, not_found};
 use super::openai::{Sent, Work, start};
 use super::{Answer, clock, listed, view};
 use crate::dispatch::Cx;
@@ -24,7 +24,7 @@ pub(super) fn models(cx: &Cx) -> Answer {
 
 /// `GET /api/v0/models/{id}`.
 pub(super) fn model(cx: &Cx) -> Answer {
-    let entry = cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     Ok(json(cx.route.dialect, lmstudio_rest::model_one(&view(cx.state(), &entry))))
 }
 

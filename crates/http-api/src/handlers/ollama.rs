@@ -9,7 +9,7 @@ use dialects::ollama::{
 };
 use dialects::{ModelView, Rendered};
 use domain::chat::{ChatRequest, Part};
-use domain::{EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
+use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
 use http::header::USER_AGENT;
 use http::request::Parts;
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use router::{Lease, UpstreamBody};
 use serde_json::json as value;
 
 use super::lease::{EngineCalls, Wish, lease};
-use super::{Answer, clock, listed, now_ns, view};
+use super::{Answer, clock, listed, now_ns};
 use crate::dispatch::Cx;
 use crate::errors::{json, respond};
 use crate::listener::Flavour;
@@ -128,7 +128,7 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let entry = find(cx, &call.model, Route::Chat)?;
     let (model, stream, keep_alive) = (call.model.clone(), call.stream, call.keep_alive);
     match call.plan(&entry)? {
-        Plan::Load => load(cx, parts, &entry, keep_alive, model, Shape::Chat).await,
+        Plan::Load(launch) => load(cx, parts, &entry, launch, keep_alive, model, Shape::Chat).await,
         Plan::Unload => unload(cx, &entry, model, Shape::Chat).await,
         Plan::Run(job) => Box::pin(run_chat(cx, parts, &entry, job, stream, keep_alive, model)).await,
     }
@@ -158,7 +158,7 @@ async fn run_chat(
     let body = engine::chat_body(&request, limits(&lease))?;
     let upstream = calls.send(engine::CHAT, body).await?.into_body();
     if stream {
-        return relay::translated(upstream, ReplyStream::new(Shape::Chat, Wire::Chat, head), Rendered::NDJSON).await;
+        return relay::translated(upstream, ReplyStream::new(Shape::Chat, Wire::Chat, &head), Rendered::NDJSON).await;
     }
     let answer = collect(upstream, Wire::Chat).await?;
     Ok(json(Dialect::Ollama, ollama::reply(Shape::Chat, &head, &answer, None)?))
@@ -186,8 +186,24 @@ pub(super) async fn collect(mut upstream: UpstreamBody, wire: Wire) -> Result<en
     let mut collector = AnswerCollector::new(wire);
     while let Some(piece) = relay::next_piece(&mut upstream).await? {
         collector.push(&piece);
+        if collector.ended() {
+            break;
+        }
     }
     collector.finish()
+}
+
+/// What a model is loaded for when the request does not say.
+pub(super) fn natural_mode(entry: &ModelEntry) -> EngineMode {
+    if entry.can(Capability::Completion) || entry.can(Capability::Chat) {
+        EngineMode::Completion
+    } else if entry.can(Capability::Rerank) {
+        EngineMode::Rerank
+    } else if entry.can(Capability::Embedding) {
+        EngineMode::Embedding
+    } else {
+        EngineMode::Completion
+    }
 }
 
 /// Empty prompt or messages: load, answer once ready.
@@ -195,13 +211,14 @@ pub(super) async fn load(
     cx: &Cx,
     parts: &Parts,
     entry: &Arc<ModelEntry>,
+    launch: LaunchOptions,
     keep_alive: Option<KeepAlive>,
     model: String,
     shape: Shape,
 ) -> Answer {
-    let mode = if entry.can(domain::Capability::Embedding) { EngineMode::Embedding } else { EngineMode::Completion };
+    let mode = natural_mode(entry);
     // A lease that is given back at once: same queue, same single flight, and the keep-alive starts now.
-    drop(lease(cx, parts, entry, wish(LaunchOptions::default(), mode, keep_alive)).await?);
+    drop(lease(cx, parts, entry, wish(launch, mode, keep_alive)).await?);
     Ok(json(Dialect::Ollama, ollama::load_reply(shape, &head(cx, model, 0), LoadReason::Load)))
 }
 

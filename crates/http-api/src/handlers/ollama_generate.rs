@@ -30,7 +30,7 @@ pub(super) async fn generate(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let entry = find(cx, &call.model, Route::Generate)?;
     let (model, stream, keep_alive) = (call.model.clone(), call.stream, call.keep_alive);
     match call.plan(&entry)? {
-        Plan::Load => load(cx, parts, &entry, keep_alive, model, Shape::Generate).await,
+        Plan::Load(launch) => load(cx, parts, &entry, launch, keep_alive, model, Shape::Generate).await,
         Plan::Unload => unload(cx, &entry, model, Shape::Generate).await,
         Plan::Run(job) => Box::pin(run(cx, parts, &entry, job, stream, keep_alive, model)).await,
     }
@@ -84,7 +84,7 @@ async fn run(
     };
     let mut upstream = calls.send(path, body).await?.into_body();
     if stream {
-        let mut coder = ReplyStream::new(Shape::Generate, wire, head);
+        let mut coder = ReplyStream::new(Shape::Generate, wire, &head);
         let out = relay::prime(&mut upstream, &mut coder).await?;
         let step = if coder.ended() { Step::Ended } else { Step::Running(upstream) };
         let body = GenerateStream { step, coder, out, told: Some((calls, prompt)) };

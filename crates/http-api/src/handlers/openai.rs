@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use dialects::openai::{self, Edits, ModelListOptions, StreamErrorForm};
+use dialects::openai::{self, Edits, Ids, ModelListOptions, StreamErrorForm};
 use dialects::peek::{self, Peeked};
 use dialects::{engine, lmstudio_rest};
 use domain::{Capability, EngineMode, LaunchOptions, RunnerError};
@@ -12,7 +12,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 
-use super::lease::{EngineCalls, Target, Wish, is_jit, lease, not_found, require, target};
+use super::lease::{EngineCalls, Target, Wish, is_jit, known, lease, not_found, require, target};
 use super::{Answer, listed, view};
 use crate::dispatch::Cx;
 use crate::errors::json;
@@ -32,12 +32,17 @@ pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Answer {
 
 /// `GET /v1/models/{id}`.
 pub(super) fn one_model(cx: &Cx) -> Answer {
-    let entry = cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     Ok(json(cx.route.dialect, openai::model_one(&view(cx.state(), &entry), &cx.id, options(cx, false))))
 }
 
 fn options(cx: &Cx, bare: bool) -> ModelListOptions {
-    ModelListOptions { show_path: cx.caller.sees_paths, bare }
+    let ids = match cx.flavour() {
+        Flavour::Ollama => Ids::Ollama,
+        Flavour::LmStudio => Ids::LmStudio,
+        Flavour::Management => Ids::Key,
+    };
+    ModelListOptions { show_path: cx.caller.sees_paths, bare, ids }
 }
 
 /// What is asked of the engine.

@@ -12,8 +12,6 @@ pub(crate) struct Matched<'p> {
     pub(crate) route: &'static Route,
     /// Percent-decoded; empty for routes without a parameter.
     pub(crate) id: Cow<'p, str>,
-    /// The request was `HEAD` on a `GET` route.
-    pub(crate) head: bool,
 }
 
 /// What a method and a path lead to.
@@ -96,10 +94,9 @@ impl Matcher {
         if *method == Method::OPTIONS {
             return Found::Options(routes.to_vec());
         }
-        let head = *method == Method::HEAD;
-        let wanted = if head { &Method::GET } else { method };
+        let wanted = if *method == Method::HEAD { &Method::GET } else { method };
         match routes.iter().find(|route| route.method.to_http() == *wanted) {
-            Some(route) => Found::Route(Matched { route, id, head }),
+            Some(route) => Found::Route(Matched { route, id }),
             None => Found::OtherMethod(routes.to_vec()),
         }
     }

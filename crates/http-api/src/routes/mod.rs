@@ -4,7 +4,7 @@ mod matcher;
 mod openapi;
 mod table;
 
-pub(crate) use matcher::{Found, Matched, allow, matcher};
+pub(crate) use matcher::{Found, allow, matcher};
 pub(crate) use openapi::document;
 pub use table::ROUTES;
 

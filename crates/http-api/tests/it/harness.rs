@@ -1,0 +1,237 @@
+//! Listeners on free ports with everything behind them, and two clients: raw bytes, and plain requests.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use engines::{EngineSettings, Engines};
+use hardware::Hardware;
+use http::{HeaderMap, Request, StatusCode};
+use http_api::{
+    ApiParts, ApiSettings, ApiState, ConfigView, Flavour, ListenerSettings, ListenerView, ListenersView, bind, serve,
+};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use models::{Registry, RegistrySettings};
+use router::{Router, RouterDeps, RouterSettings};
+use supervisor::{Supervisor, SupervisorSettings};
+use telemetry::EventBus;
+use testkit::TempHome;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Longest any single step of a test may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which engine runs the models.
+#[derive(Clone, Default)]
+pub enum Engine {
+    /// None: only routes that need no engine.
+    #[default]
+    Absent,
+    /// The stub engine with these `STUB_*` variables.
+    Stub(Vec<(&'static str, String)>),
+    /// llama-server.
+    Real,
+}
+
+#[derive(Default)]
+pub struct Setup {
+    pub engine: Engine,
+    pub settings: ApiSettings,
+    pub router: RouterSettings,
+}
+
+pub struct Server {
+    pub ollama: SocketAddr,
+    pub lmstudio: SocketAddr,
+    pub management: SocketAddr,
+    pub state: Arc<ApiState>,
+    pub router: Router,
+    pub cancel: CancellationToken,
+    pub tracker: TaskTracker,
+    pub home: TempHome,
+    supervisor: Supervisor,
+    registry: Registry,
+}
+
+impl Server {
+    pub async fn plain() -> Self {
+        Self::start(Setup::default()).await
+    }
+
+    pub async fn start(setup: Setup) -> Self {
+        let home = TempHome::new().unwrap();
+        let bus = EventBus::new();
+        let (path, env) = match &setup.engine {
+            Engine::Absent => (Some(PathBuf::from("/nonexistent/llama-server")), BTreeMap::new()),
+            Engine::Stub(env) => {
+                let env = env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+                (Some(testkit::stub_engine_path()), env.collect())
+            }
+            Engine::Real => (Some(testkit::real_engine_path().expect("cargo xtask test provides llama-server")), BTreeMap::new()),
+        };
+        let engines =
+            Engines::new(EngineSettings { path, args: Vec::new(), env, cache_dir: home.cache(), data_dir: home.data() });
+        let supervisor = Supervisor::start(SupervisorSettings {
+            state_dir: home.path().join("run"),
+            log_dir: home.data().join("logs"),
+            max_file_bytes: 1 << 20,
+            max_files: 2,
+        })
+        .unwrap();
+        let registry = Registry::open(
+            RegistrySettings {
+                dirs: vec![testkit::models_dir()],
+                index_path: home.cache().join("models.json"),
+                ..RegistrySettings::default()
+            },
+            bus.clone(),
+        )
+        .unwrap();
+        let hardware = Hardware::new();
+        let router = Router::new(RouterDeps {
+            settings: setup.router,
+            registry: registry.clone(),
+            engines: engines.clone(),
+            supervisor: supervisor.clone(),
+            bus: bus.clone(),
+            hardware: hardware.clone(),
+        });
+        let listeners = Arc::new(ArcSwap::from_pointee(ListenersView::default()));
+        let state = ApiState::new(ApiParts {
+            router: router.clone(),
+            registry: registry.clone(),
+            bus,
+            engines,
+            hardware,
+            settings: setup.settings,
+            listeners: Arc::clone(&listeners),
+            config_status: Arc::new(|| ConfigView { path: "config.json".into(), ok: true, error: None }),
+        });
+        let tracker = TaskTracker::new();
+        let cancel = CancellationToken::new();
+        let mut addresses = Vec::new();
+        for flavour in [Flavour::Ollama, Flavour::LmStudio, Flavour::Management] {
+            let bound = bind(&ListenerSettings { host: "127.0.0.1".into(), port: 0 }).await.unwrap();
+            addresses.push(bound.address());
+            serve(bound, Arc::clone(&state), flavour, tracker.clone(), cancel.clone());
+        }
+        let view = |at: usize| ListenerView { enabled: true, address: Some(addresses[at]), problem: None };
+        listeners.store(Arc::new(ListenersView { ollama: view(0), lmstudio: view(1), management: view(2) }));
+        Self {
+            ollama: addresses[0],
+            lmstudio: addresses[1],
+            management: addresses[2],
+            state,
+            router,
+            cancel,
+            tracker,
+            home,
+            supervisor,
+            registry,
+        }
+    }
+
+    /// Ends everything as the app does, and waits for it: nothing may hang.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        patiently("draining", self.tracker.wait()).await;
+        patiently("router shutdown", self.router.shutdown(Duration::from_secs(5))).await;
+        patiently("registry shutdown", self.registry.shutdown()).await;
+        patiently("supervisor shutdown", self.supervisor.shutdown()).await;
+    }
+}
+
+pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not end"))
+}
+
+/// Sends bytes and reads until the server closes.
+pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    read_all(stream).await
+}
+
+/// Reads until the server closes (a reset counts as an end).
+pub async fn read_all(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = patiently("the server's close", stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Status codes of the answers in raw bytes, in order.
+pub fn statuses(raw: &str) -> Vec<u16> {
+    raw.match_indices("HTTP/1.1 ").filter_map(|(at, _)| raw.get(at + 9..at + 12)?.parse().ok()).collect()
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Starts a request on a connection of its own and returns the answer's head with its body still open.
+pub async fn open(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> http::Response<Incoming> {
+    let stream = TcpStream::connect(to).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    drive(connection);
+    let mut request = Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        request = request.header("host", to.to_string());
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    patiently("an answer", sender.send_request(request.body(Full::new(body.into())).unwrap())).await.unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "ends with the connection of the test")]
+fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    tokio::spawn(connection);
+}
+
+/// One request on a connection of its own.
+pub async fn call(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+    let (parts, body) = open(to, method, path, headers, body).await.into_parts();
+    let body = patiently("an answer's end", body.collect()).await.unwrap().to_bytes();
+    Reply { status: parts.status, headers: parts.headers, body }
+}
+
+pub async fn get(to: SocketAddr, path: &str) -> Reply {
+    call(to, "GET", path, &[], "").await
+}
+
+pub async fn post(to: SocketAddr, path: &str, body: &serde_json::Value) -> Reply {
+    call(to, "POST", path, &[("content-type", "application/json")], body.to_string()).await
+}
