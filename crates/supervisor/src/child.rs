@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::output::{LastLines, LineTargets, drain};
-use crate::spawn::{Pipes, Process, Signal};
+use crate::spawn::{Pipes, Process};
 use crate::{ExitReport, OutputStream, StopPlan, proc_facts};
 
 /// From the stdin message to the first SIGTERM.
@@ -170,7 +170,7 @@ async fn ladder(
                     if message.is_some() && write_message(stdin.as_mut(), message).await {
                         (step, next) = (Step::Messaged, Some((Instant::now() + AFTER_MESSAGE).min(second_term_at)));
                     } else {
-                        process.signal(Signal::Terminate);
+                        process.terminate();
                         (step, next) = (Step::TermSent, Some(second_term_at));
                     }
                 }
@@ -178,11 +178,11 @@ async fn ladder(
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                 (step, next) = match step {
                     Step::Messaged => {
-                        process.signal(Signal::Terminate);
+                        process.terminate();
                         (Step::TermSent, Some(second_term_at))
                     }
                     Step::TermSent => {
-                        process.signal(Signal::Terminate);
+                        process.terminate();
                         (Step::SecondTermSent, Some(Instant::now() + stop.second_term_grace))
                     }
                     Step::Running | Step::SecondTermSent | Step::Killed => {
@@ -198,7 +198,9 @@ async fn ladder(
 /// Waits for a wish above `asked`.
 async fn next_wish(wish: &mut watch::Receiver<Wish>, asked: Wish) -> Wish {
     // Without any handle left the supervisor is gone too: end the child rather than leak it.
-    wish.wait_for(|wish| *wish > asked).await.map_or(Wish::Kill, |wish| *wish)
+    wish.wait_for(|wish| *wish > asked)
+        .await
+        .map_or(Wish::Kill, |wish| *wish)
 }
 
 /// Whether the message went into the pipe. A child that reads nothing has room for it; a broken pipe has not.

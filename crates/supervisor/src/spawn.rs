@@ -15,13 +15,6 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::ChildSpec;
 
-/// Signals the stop ladder sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
-    Terminate,
-    Kill,
-}
-
 /// A started process that nobody has waited for yet. Dropping it kills the process itself (not its group).
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -60,12 +53,13 @@ fn command(spec: &ChildSpec, tag: &str) -> Command {
 /// Starts the process. Call it on the spawner thread only, inside the runtime (promise R1).
 #[cfg(unix)]
 pub(crate) fn spawn(spec: &ChildSpec, tag: &str) -> io::Result<(Process, Pipes)> {
+    refuse_shell_fallback(&spec.program)?;
     let mut command = command(spec, tag);
     command.process_group(0);
     #[cfg(target_os = "linux")]
     {
         let parent = std::process::id();
-        // SAFETY: the closure runs between fork and exec and calls only async-signal-safe functions (prctl, getppid);
+        // SAFETY: the closure runs between fork and exec and calls only async-signal-safe functions (prctl, getppid, close_range);
         // it allocates nothing and takes no lock.
         unsafe {
             command.pre_exec(move || {
@@ -76,6 +70,9 @@ pub(crate) fn spawn(spec: &ChildSpec, tag: &str) -> io::Result<(Process, Pipes)>
                 if libc::getppid().cast_unsigned() != parent {
                     return Err(io::Error::from_raw_os_error(libc::ESRCH));
                 }
+                // Everything but the three pipes ends at exec, also what the app itself inherited without meaning to.
+                // Kernels before 5.11 refuse: then only descriptors opened by us are safe, as std opens them so.
+                libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
                 Ok(())
             });
         }
@@ -90,6 +87,32 @@ pub(crate) fn spawn(spec: &ChildSpec, tag: &str) -> io::Result<(Process, Pipes)>
         exit: pidfd(pid),
     };
     Ok((process, pipes))
+}
+
+/// `execvp` hands a file of unknown format to `/bin/sh`, so that a half-downloaded engine or an empty file would run as a
+/// shell script (promise S9: never a shell). A script that names its interpreter is a program like any other.
+#[cfg(unix)]
+fn refuse_shell_fallback(program: &std::path::Path) -> io::Result<()> {
+    if program.components().nth(1).is_none() {
+        // A bare name is looked up by the system.
+        return Ok(());
+    }
+    let mut magic = [0; 4];
+    let mut file = std::fs::File::open(program)?;
+    let n = io::Read::read(&mut file, &mut magic)?;
+    // ELF, a script, and the six Mach-O forms.
+    let known = [
+        &b"\x7fELF"[..],
+        b"#!",
+        b"\xfe\xed\xfa",
+        b"\xce\xfa\xed\xfe",
+        b"\xcf\xfa\xed\xfe",
+        b"\xca\xfe\xba\xbe",
+    ];
+    if known.iter().any(|form| magic[..n].starts_with(form)) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "this file is not a program"))
 }
 
 /// Starts the process in a job object that Windows ends together with the app. Unproven: not run on Windows yet.
@@ -123,11 +146,11 @@ impl Process {
         self.inner.wait().await
     }
 
-    /// Signals the process alone. Only before [`Process::reap`]. A process that just ended is no error.
+    /// Asks the process alone to end. Only before [`Process::reap`]. A process that just ended is no error.
     #[cfg(unix)]
-    pub(crate) fn signal(&mut self, signal: Signal) {
+    pub(crate) fn terminate(&mut self) {
         // SAFETY: kill has no memory effects; the number belongs to our unreaped child.
-        unsafe { libc::kill(self.pid.cast_signed(), number(signal)) };
+        unsafe { libc::kill(self.pid.cast_signed(), libc::SIGTERM) };
     }
 
     /// Kills every process of the child's group, the child included.
@@ -137,7 +160,7 @@ impl Process {
     }
 
     #[cfg(windows)]
-    pub(crate) fn signal(&mut self, _signal: Signal) {
+    pub(crate) fn terminate(&mut self) {
         // Windows has no SIGTERM: the stdin message was the polite way, this ends the job. A gone job is no error.
         let _ = self.inner.start_kill();
     }
@@ -145,14 +168,6 @@ impl Process {
     #[cfg(windows)]
     pub(crate) fn kill_group(&mut self) {
         let _ = self.inner.start_kill();
-    }
-}
-
-#[cfg(unix)]
-fn number(signal: Signal) -> libc::c_int {
-    match signal {
-        Signal::Terminate => libc::SIGTERM,
-        Signal::Kill => libc::SIGKILL,
     }
 }
 

@@ -23,6 +23,7 @@ enum Job {
     },
     Forget {
         tag: String,
+        done: oneshot::Sender<()>,
     },
 }
 
@@ -52,9 +53,11 @@ impl Spawner {
     }
 
     /// Removes the state file of a child that was reaped.
-    pub(crate) fn forget(&self, tag: String) {
+    pub(crate) async fn forget(&self, tag: String) {
+        let (done, is_done) = oneshot::channel();
         // Without the thread the app is ending; the next start removes the file.
-        let _ = self.jobs.send(Job::Forget { tag });
+        let _ = self.jobs.send(Job::Forget { tag, done });
+        let _ = is_done.await;
     }
 }
 
@@ -62,7 +65,11 @@ fn run(runtime: &Handle, state: &StateFolder, mut queue: mpsc::UnboundedReceiver
     let _inside = runtime.enter();
     while let Some(job) = queue.blocking_recv() {
         match job {
-            Job::Forget { tag } => state.remove(&tag),
+            Job::Forget { tag, done } => {
+                state.remove(&tag);
+                // The owner task may be gone with the runtime.
+                let _ = done.send(());
+            }
             Job::Spawn { spec, tag, answer } => {
                 let started = spawn::spawn(&spec, &tag);
                 if let Ok((process, _)) = &started {

@@ -140,10 +140,11 @@ impl Supervisor {
             let report = owner.run(&inner.tasks).await;
             tracing::info!(label = spec.label, code = ?report.code, signal = ?report.signal, requested = report.requested,
                 "child ended");
-            inner.spawner.forget(tag);
             inner.keep_crash_log(&spec.label, &report);
             inner.children().remove(&number);
             exit.send_replace(Some(report));
+            // Last: nobody who waits for the end has to wait for a disk.
+            inner.spawner.forget(tag).await;
         });
         Ok((child, received))
     }

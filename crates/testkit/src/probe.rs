@@ -143,9 +143,17 @@ impl ProcessProbe {
         found
     }
 
-    /// Of all descendants seen so far, those that still exist, zombies included.
+    /// Of all descendants seen so far, those that still exist. A zombie counts while its parent is in this tree: one
+    /// that was handed to init is init's to reap.
     pub fn survivors(&self) -> Vec<ProcessId> {
-        self.known.iter().copied().filter(|id| id.exists()).collect()
+        let in_tree = |pid: u32| {
+            self.known
+                .iter()
+                .chain([&self.root])
+                .any(|id| id.pid == pid && id.exists())
+        };
+        let counts = |id: &ProcessId| id.is_running() || (id.is_zombie() && id.parent().is_some_and(in_tree));
+        self.known.iter().copied().filter(counts).collect()
     }
 
     /// Waits until every descendant seen so far is gone; returns how long it took, or who is left after `limit`.

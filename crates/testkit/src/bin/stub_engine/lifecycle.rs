@@ -84,9 +84,7 @@ impl Log {
     }
 }
 
-pub(crate) async fn run(options: Arc<Options>, faults: Arc<Faults>) -> ExitCode {
-    let record = Arc::new(Recorder::open(faults.record.as_deref()));
-    record.start();
+pub(crate) async fn run(options: Arc<Options>, faults: Arc<Faults>, record: Arc<Recorder>) -> ExitCode {
     let log = Arc::new(Log {
         started: Instant::now(),
         jsonl: options.jsonl,

@@ -31,6 +31,9 @@ fn main() -> ExitCode {
         }
     };
     let faults = faults::Faults::from_env();
+    // Before the runtime opens descriptors of its own.
+    let record = record::Recorder::open(faults.record.as_deref());
+    record.start();
     let runtime = match faults.threads {
         0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
         n => tokio::runtime::Builder::new_multi_thread()
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
     };
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(lifecycle::run(Arc::new(options), Arc::new(faults)));
+            let code = runtime.block_on(lifecycle::run(Arc::new(options), Arc::new(faults), Arc::new(record)));
             // A hung request or a blocked stdin thread must not keep the process.
             runtime.shutdown_background();
             code
