@@ -1,0 +1,78 @@
+use domain::{ActiveRequest, ModelKey, RequestId, RequestPhase};
+
+/// Requests in flight: a slab, so that a request costs no allocation of its own here.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: RequestId,
+    model: ModelKey,
+    operation: &'static str,
+    client: String,
+    running: bool,
+    started_ms: i64,
+}
+
+impl Requests {
+    /// Ids begin with the time, so that they differ between runs of the app.
+    pub(crate) fn new(now_ms: i64) -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), next_id: (now_ms as u64) << 20 }
+    }
+
+    /// Adds a request; returns its place and its id.
+    pub(crate) fn insert(&mut self, model: ModelKey, operation: &'static str, client: String) -> (usize, RequestId) {
+        self.next_id += 1;
+        let id = RequestId(self.next_id);
+        let entry = Some(Entry { id, model, operation, client, running: false, started_ms: telemetry::now_ms() });
+        match self.free.pop() {
+            Some(place) => {
+                self.entries[place] = entry;
+                (place, id)
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1, id)
+            }
+        }
+    }
+
+    pub(crate) fn set_running(&mut self, place: usize) {
+        if let Some(Some(entry)) = self.entries.get_mut(place) {
+            entry.running = true;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, place: usize) {
+        if self.entries.get_mut(place).and_then(Option::take).is_some() {
+            self.free.push(place);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// All, oldest first. `waiting` says where a request stands that has no slot yet.
+    pub(crate) fn list(&self, waiting: impl Fn(&ModelKey) -> RequestPhase) -> Vec<ActiveRequest> {
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .flatten()
+            .map(|entry| ActiveRequest {
+                id: entry.id,
+                model: entry.model.clone(),
+                operation: entry.operation.to_owned(),
+                client: entry.client.clone(),
+                phase: if entry.running { RequestPhase::Running } else { waiting(&entry.model) },
+                started_ms: entry.started_ms,
+            })
+            .collect();
+        all.sort_by_key(|request| request.id);
+        all
+    }
+}
