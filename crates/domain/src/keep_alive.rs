@@ -157,11 +157,11 @@ mod tests {
     fn go_durations() {
         let ok = |text: &str, expected: Duration| assert_eq!(KeepAlive::parse_go(text), Ok(KeepAlive::For(expected)));
         ok("300ms", Duration::from_millis(300));
-        ok("1.5h", Duration::from_secs(5400));
-        ok("2h45m", Duration::from_secs(9900));
+        ok("1.5h", Duration::from_mins(90));
+        ok("2h45m", Duration::from_mins(165));
         ok("0", Duration::ZERO);
         ok("0s", Duration::ZERO);
-        ok("5m0s", Duration::from_secs(300));
+        ok("5m0s", Duration::from_mins(5));
         assert_eq!(KeepAlive::parse_go("-1m"), Ok(KeepAlive::Forever));
         assert_eq!(KeepAlive::parse_go("10").unwrap_err().to_string(), "time: missing unit in duration \"10\"");
         assert_eq!(KeepAlive::parse_go("abc").unwrap_err().to_string(), "time: invalid duration \"abc\"");
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn formats_as_go() {
-        assert_eq!(format_go_duration(Duration::from_secs(300)), "5m0s");
-        assert_eq!(format_go_duration(Duration::from_secs(3600)), "1h0m0s");
+        assert_eq!(format_go_duration(Duration::from_mins(5)), "5m0s");
+        assert_eq!(format_go_duration(Duration::from_hours(1)), "1h0m0s");
         assert_eq!(format_go_duration(Duration::from_millis(1500)), "1.5s");
     }
 }

@@ -1,33 +1,19 @@
 //! Against the real llama-server, started by the real supervisor. Skipped with a message where there is no engine (the test
 //! command makes sure there is one).
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    reason = "helpers of tests"
-)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use domain::{EngineMode, LaunchOptions, ModelEntry};
+use domain::{EngineMode, LaunchOptions};
 use engines::{
-    EngineBinary, EngineSettings, Engines, FailureCause, FailurePhase, Launch, MemoryBudget, StartSignal, StartWatch,
-    failure, failure_cause, http_error, launch, log_line, plan,
+    EngineBinary, EngineSettings, Engines, FailureCause, FailurePhase, MemoryBudget, StartSignal, failure,
+    failure_cause, http_error, launch, plan,
 };
-use supervisor::{Child, ChildSpec, OutputLine, Supervisor, SupervisorSettings};
-use telemetry::LogRing;
+use testkit::models_dir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
-/// Generous: the machine may be busy compiling.
-const LIMIT: Duration = Duration::from_mins(1);
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/fixtures/models")
-}
+use crate::support::{LIMIT, Running, entry, supervisor};
 
 fn cache_dir() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME")
@@ -52,68 +38,6 @@ async fn engine() -> Option<Arc<EngineBinary>> {
             eprintln!("skipped: {error}");
             None
         }
-    }
-}
-
-fn entry(file: &str, capabilities: &[&str]) -> ModelEntry {
-    serde_json::from_value(serde_json::json!({
-        "key": file.trim_end_matches(".gguf"), "slug": "m", "engine": "llama-server", "source": "folder",
-        "path": models().join(file), "parts": [], "mmproj": null, "size": 1, "modified": 0, "publisher": "",
-        "indexed_path": "", "display_name": "m", "description": null, "digest": "", "aliases": [],
-        "capabilities": capabilities, "facts": {"context_length": 4096, "kv_bytes_per_token": 1024}, "launch": {},
-        "keep_alive": null, "pinned": false, "unlisted": false
-    }))
-    .unwrap()
-}
-
-/// Children end with the test: the stdin pipe closes and the parent-death signal fires with the spawner thread.
-fn supervisor(dir: &Path) -> Supervisor {
-    let settings = SupervisorSettings {
-        state_dir: dir.join("state"),
-        log_dir: dir.join("log"),
-        max_file_bytes: 1 << 20,
-        max_files: 2,
-    };
-    Supervisor::start(settings).unwrap().with_line_decoder(log_line)
-}
-
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<OutputLine>,
-    log: LogRing,
-}
-
-impl Running {
-    async fn start(supervisor: &Supervisor, launch: Launch) -> Self {
-        let log = LogRing::new(200, 1 << 20);
-        let spec = ChildSpec {
-            label: "engine".into(),
-            program: launch.program,
-            args: launch.args,
-            env: launch.env,
-            cwd: None,
-            stop: launch.stop,
-            log: log.clone(),
-        };
-        let (child, lines) = supervisor.spawn(spec).await.unwrap();
-        Self { child, lines, log }
-    }
-
-    /// Signals up to Ready, or to the end of the output.
-    async fn start_signals(&mut self) -> Vec<StartSignal> {
-        let mut watch = StartWatch::new();
-        let mut signals = Vec::new();
-        while let Some(line) = tokio::time::timeout(LIMIT, self.lines.recv())
-            .await
-            .expect("the engine went silent")
-        {
-            let Some(signal) = watch.on_line(&line) else { continue };
-            signals.push(signal);
-            if matches!(signal, StartSignal::Ready(_)) {
-                break;
-            }
-        }
-        signals
     }
 }
 
@@ -267,7 +191,7 @@ async fn each_failure_is_explained() {
     let Some(binary) = engine().await else { return };
     let dir = tempfile::tempdir().unwrap();
     let supervisor = supervisor(dir.path());
-    let whole = std::fs::read(models().join("tiny-chat.gguf")).unwrap();
+    let whole = std::fs::read(models_dir().join("tiny-chat.gguf")).unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -316,13 +240,13 @@ async fn each_failure_is_explained() {
             "newer",
         ),
         (
-            models().join("tiny-chat.gguf"),
+            models_dir().join("tiny-chat.gguf"),
             with_args(&["--nonsense"]),
             FailureCause::Argument,
             "'--nonsense'",
         ),
         (
-            models().join("tiny-chat.gguf"),
+            models_dir().join("tiny-chat.gguf"),
             with_args(&["-ctk", "q9"]),
             FailureCause::Argument,
             "'-ctk'",

@@ -1,9 +1,4 @@
 //! The real recipe against the real package index. Ignored by default: half a minute and ten minutes of a machine.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "tests of a long job that say how far they are"
-)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +19,6 @@ fn the_recipe_gets_as_far_as_compiling_and_can_be_cancelled() {
     let result = BuildRecipe::pinned().build(&cache(), &cancel, &|progress| {
         eprintln!("{:5.1} % {}", progress.fraction * 100.0, progress.message);
         if progress.step == BuildStep::Compile && progress.message.contains(" of ") {
-            assert!(progress.message.ends_with("of 211)"), "{}", progress.message);
             cancel.store(true, Ordering::Relaxed);
         }
     });
