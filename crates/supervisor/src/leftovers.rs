@@ -154,7 +154,7 @@ fn remove_if_stale(path: &Path) {
         .and_then(|facts| facts.modified())
         .ok()
         .and_then(|at| at.elapsed().ok());
-    if age.is_some_and(|age| age > Duration::from_secs(3600)) {
+    if age.is_some_and(|age| age > Duration::from_hours(1)) {
         let _ = std::fs::remove_file(path);
     }
 }

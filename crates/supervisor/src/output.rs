@@ -77,13 +77,11 @@ pub(crate) async fn drain(mut pipe: impl AsyncRead + Unpin, stream: OutputStream
     let mut splitter = LineSplitter::default();
     loop {
         let read = if splitter.has_partial() {
-            match tokio::time::timeout(PARTIAL_AFTER, pipe.read(&mut buffer)).await {
-                Ok(read) => read,
-                Err(_) => {
-                    splitter.finish(|line| targets.line(stream, line));
-                    continue;
-                }
-            }
+            let Ok(read) = tokio::time::timeout(PARTIAL_AFTER, pipe.read(&mut buffer)).await else {
+                splitter.finish(|line| targets.line(stream, line));
+                continue;
+            };
+            read
         } else {
             pipe.read(&mut buffer).await
         };

@@ -20,10 +20,10 @@ impl Default for RestartLimits {
     fn default() -> Self {
         Self {
             first_delay: Duration::from_secs(1),
-            longest_delay: Duration::from_secs(60),
+            longest_delay: Duration::from_mins(1),
             max_restarts: 5,
-            window: Duration::from_secs(5 * 60),
-            healthy_after: Duration::from_secs(10 * 60),
+            window: Duration::from_mins(5),
+            healthy_after: Duration::from_mins(10),
         }
     }
 }

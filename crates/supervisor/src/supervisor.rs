@@ -198,17 +198,11 @@ impl Inner {
             return;
         };
         let sink = self.logs.sink(file);
-        let head = format!(
-            "{} ended: code {:?}, signal {:?}",
-            telemetry::now_ms(),
-            report.code,
-            report.signal
+        let (at, code, signal) = (telemetry::now_ms(), report.code, report.signal);
+        let text = format!(
+            "{at} ended: code {code:?}, signal {signal:?}\n{}\n",
+            report.last_lines.join("\n")
         );
-        let text = [head]
-            .iter()
-            .chain(&report.last_lines)
-            .map(|line| format!("{line}\n"))
-            .collect::<String>();
         sink.write_line(text.into_bytes().into());
     }
 }
@@ -239,7 +233,7 @@ fn random_tag() -> String {
         bytes[..8].copy_from_slice(&telemetry::now_ms().to_le_bytes());
         bytes[8..12].copy_from_slice(&std::process::id().to_le_bytes());
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 impl SupervisorSettings {

@@ -196,7 +196,6 @@ mod tests {
         }
         assert!(writer.queued_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES);
         assert!(!writer.flush(Duration::from_millis(10)));
-        assert!(sink.target.dropped.load(Ordering::Relaxed) >= 1000 - 65);
         drop(release);
         assert!(writer.flush(Duration::from_secs(5)));
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::Path;
 
 use supervisor::INSTANCE_TAG_VARIABLE;
 use testkit::Recorded;
 
-use crate::kit::Kit;
+use crate::kit::{Kit, Role};
 
 #[tokio::test]
 async fn nothing_is_inherited() {
@@ -34,11 +35,7 @@ async fn nothing_is_inherited() {
     assert_eq!(argv.last(), Some(&hostile), "no shell looked at it");
     assert!(!canary.exists());
 
-    let strange: Vec<_> = fds
-        .iter()
-        .filter(|(number, target)| *number > 2 && !target.ends_with("clean.jsonl") && !target.ends_with("/fd"))
-        .collect();
-    assert!(strange.is_empty(), "inherited descriptors: {strange:?}");
+    assert!(strange(&fds).is_empty(), "inherited descriptors: {:?}", strange(&fds));
     assert!(
         fds.iter()
             .filter(|(number, _)| *number <= 2)
@@ -48,6 +45,32 @@ async fn nothing_is_inherited() {
     drop(listener);
     child.stop().await;
     kit.supervisor.shutdown().await;
+}
+
+/// Descriptors beside the three pipes, the record and the listing itself.
+fn strange(fds: &[(u32, String)]) -> Vec<&(u32, String)> {
+    fds.iter()
+        .filter(|(n, target)| *n > 2 && !target.ends_with(".jsonl") && !target.ends_with("/fd"))
+        .collect()
+}
+
+#[test]
+fn what_the_app_inherited_by_mistake_is_not_passed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = Role::start("grandchild", folder.path());
+    assert!(
+        Path::new(&format!("/proc/{}/fd/9", owner.process.id())).exists(),
+        "the fault this test needs"
+    );
+    let record = testkit::read_record(&folder.path().join("forking.jsonl")).unwrap();
+    let Some(Recorded::Start { fds, .. }) = record.first() else {
+        panic!("no start event")
+    };
+    assert!(strange(fds).is_empty(), "inherited descriptors: {:?}", strange(fds));
+    let forked = owner.says[1].parse().unwrap();
+    drop(owner);
+    // It ignores everything else, and its app is gone.
+    crate::kit::kill("-KILL", forked);
 }
 
 #[tokio::test]

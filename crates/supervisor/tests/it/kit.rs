@@ -18,14 +18,15 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Kit {
     pub(crate) supervisor: Supervisor,
     pub(crate) folder: PathBuf,
-    _temp: Option<tempfile::TempDir>,
+    // Kept for its drop.
+    temp: Option<tempfile::TempDir>,
 }
 
 impl Kit {
     pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut kit = Self::at(temp.path());
-        kit._temp = Some(temp);
+        kit.temp = Some(temp);
         kit
     }
 
@@ -34,7 +35,7 @@ impl Kit {
         Self {
             supervisor,
             folder: folder.to_owned(),
-            _temp: None,
+            temp: None,
         }
     }
 
@@ -166,7 +167,10 @@ pub(crate) struct Role {
 impl Role {
     /// Starts it and waits for its line `ready …`, whose words are `says`.
     pub(crate) fn start(role: &str, folder: &Path) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        // Descriptor 9 stays open over exec, as one that a careless launcher left in the app.
+        let mut process = Command::new("sh")
+            .args(["-c", "exec 9</dev/null; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
             .args(["roles::role", "--exact", "--ignored", "--nocapture"])
             .env("SUPERVISOR_TEST_ROLE", role)
             .env("SUPERVISOR_TEST_FOLDER", folder)

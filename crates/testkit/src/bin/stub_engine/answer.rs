@@ -163,19 +163,15 @@ pub(crate) fn detokenize(request: &Value) -> Value {
 }
 
 pub(crate) fn apply_template(request: &Value) -> Value {
-    let mut prompt = String::new();
-    for message in request
+    let messages = request
         .get("messages")
         .and_then(Value::as_array)
         .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
-        let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default();
-        prompt.push_str(&format!(
-            "<|im_start|>{}\n{}<|im_end|>\n",
-            text("role"),
-            text("content")
-        ));
-    }
+        .unwrap_or_default();
+    let turn = |message: &Value| {
+        let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        ["<|im_start|>", &text("role"), "\n", &text("content"), "<|im_end|>\n"].concat()
+    };
+    let prompt: String = messages.iter().map(turn).collect();
     json!({"prompt": prompt + "<|im_start|>assistant\n"})
 }

@@ -1,6 +1,7 @@
 //! llama-server's command line, as far as a supervisor can tell the difference.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// Every flag of the real engine, one option per line as `--help` lists it; a last word without a dash is its value.
 const FLAGS: &str = include_str!("flags.txt");
@@ -121,10 +122,12 @@ fn split_keys(keys: &str) -> Vec<String> {
 }
 
 fn help() -> String {
-    FLAGS
-        .lines()
-        .map(|line| format!("{line:<39} (stub)\n"))
-        .collect::<String>()
+    let mut help = String::new();
+    for line in FLAGS.lines() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(help, "{line:<39} (stub)");
+    }
+    help
 }
 
 #[cfg(test)]

@@ -45,11 +45,12 @@ impl Log {
                 "{}\n",
                 json!({"type": "log", "time": us, "level": level, "msg": format!("{text}\n")})
             );
-            if self.child_mode {
-                print("", &line)
+            let (stdout, stderr) = if self.child_mode {
+                ("", line.as_str())
             } else {
-                print(&line, "")
-            }
+                (line.as_str(), "")
+            };
+            print(stdout, stderr);
         } else {
             let letter = level.chars().next().unwrap_or('i').to_ascii_uppercase();
             let (minutes, seconds) = (us / 60_000_000, us / 1_000_000 % 60);
@@ -308,7 +309,7 @@ pub(crate) fn grandchild() -> ExitCode {
                 signals.next().await;
             }
         }
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
         ExitCode::SUCCESS
     })
 }

@@ -133,7 +133,7 @@ impl Plan {
     }
 
     fn token(&self, n: u64) -> String {
-        self.script.token(&self.words, n)
+        Script::token(&self.words, n)
     }
 
     /// When token `n` is due; `None`: at once.
