@@ -1,1 +1,45 @@
-//! app
+//! Puts the parts together: reads the configuration, starts the supervisor, the model library, the router and the
+//! listeners in the right order, applies changes of the configuration while running, and ends everything in order.
+//!
+//! Must not know: windows, terminals, how a command line looks. Both shells (`headless`, `src-tauri`) use this crate and
+//! nothing below it.
+
+mod builtin;
+mod doctor;
+mod engine;
+mod error;
+mod handle;
+mod instance_lock;
+mod listeners;
+mod places;
+mod ready;
+mod reload;
+mod settings;
+mod start;
+
+pub use config as settings_file;
+pub use doctor::{Check, Doctor, Outcome, doctor};
+pub use engine::{BuildError, EngineInfo, build_engine, engine_info};
+pub use engines::build::BuildProgress;
+pub use error::StartError;
+pub use handle::AppHandle;
+pub use http_api::ROUTES;
+pub use instance_lock::{Owner, running_instance};
+pub use places::Places;
+pub use ready::{ReadyListeners, ReadyProblem, ReadyReport};
+pub use start::{StartOptions, config_overrides, engine_rules, start};
+
+/// The product's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The runtime both shells use. Two workers: the engine needs the cores (performance guide 4).
+///
+/// # Errors
+/// The system gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("llama-runner")
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,197 @@
+//! From the configuration snapshot to the settings of each part. Pure.
+
+use std::time::Duration;
+
+use config::{Config, ModelConfig};
+use domain::{KeepAlive, ModelKey};
+use engines::EngineSettings;
+use models::{EntrySettings, RegistrySettings};
+use router::RouterSettings;
+
+use crate::places::Places;
+
+/// Stands for "never" where a part wants a duration; a year is longer than any run.
+const NEVER: Duration = Duration::from_hours(365 * 24);
+
+fn seconds(seconds: u64) -> Duration {
+    if seconds == 0 {
+        NEVER
+    } else {
+        Duration::from_secs(seconds)
+    }
+}
+
+/// `scheduler`, `supervisor` and `defaults`.
+pub(crate) fn router(config: &Config) -> RouterSettings {
+    let (scheduler, supervisor) = (&config.scheduler, &config.supervisor);
+    RouterSettings {
+        max_loaded_models: scheduler.max_loaded_models.value().map(|n| n as usize),
+        max_queue: scheduler.max_queue as usize,
+        max_wait: match scheduler.max_wait {
+            KeepAlive::For(wait) => wait,
+            KeepAlive::Forever => NEVER,
+        },
+        autoload: scheduler.autoload,
+        keep_alive: config.defaults.keep_alive,
+        launch: config.defaults.launch(),
+        stall_timeout: seconds(supervisor.stall_timeout_seconds),
+        watchdog: seconds(supervisor.watchdog_seconds),
+        stop_grace: Duration::from_secs(supervisor.stop_grace_seconds),
+        memory_reserve: u64::from(scheduler.memory_reserve_mb) << 20,
+        preload: scheduler
+            .preload
+            .iter()
+            .map(|name| ModelKey::from(name.as_str()))
+            .collect(),
+    }
+}
+
+/// `models` and `model_aliases`.
+pub(crate) fn registry(config: &Config, places: &Places) -> RegistrySettings {
+    let models = &config.models;
+    let mut dirs: Vec<_> = models.dirs.iter().map(|dir| places.expand(dir)).collect();
+    if models.scan_other_stores {
+        dirs.extend(
+            [".lmstudio/models", ".cache/lm-studio/models", ".cache/huggingface/hub"].map(|d| places.home.join(d)),
+        );
+    }
+    RegistrySettings {
+        dirs,
+        watch: models.watch,
+        aliases: config.model_aliases.clone(),
+        entries: models
+            .entries
+            .iter()
+            .map(|(key, entry)| (key.clone(), entry_settings(entry, places)))
+            .collect(),
+        builtin: models.demo.then(|| places.demo_model()),
+        index_path: places.model_index(),
+    }
+}
+
+fn entry_settings(entry: &ModelConfig, places: &Places) -> EntrySettings {
+    EntrySettings {
+        path: entry.path.as_deref().map(|path| places.expand(path)),
+        mmproj: entry.mmproj.as_deref().map(|path| places.expand(path)),
+        engine: entry.engine,
+        launch: entry.launch(),
+        keep_alive: entry.keep_alive,
+        pinned: entry.pinned,
+        unlisted: entry.unlisted,
+        aliases: entry.aliases.clone(),
+        display_name: entry.display_name.clone(),
+        description: entry.description.clone(),
+    }
+}
+
+/// `engines.llama_server`.
+pub(crate) fn engines(config: &Config, places: &Places) -> EngineSettings {
+    let server = &config.engines.llama_server;
+    EngineSettings {
+        path: server.path.as_deref().map(|path| places.expand(path)),
+        args: server.args.clone(),
+        env: server.env.clone(),
+        cache_dir: places.cache.clone(),
+        data_dir: places.data.clone(),
+    }
+}
+
+/// Sections that are read and kept but that no part of this version uses: whoever set them must hear it.
+pub(crate) fn without_effect(config: &Config) -> Vec<String> {
+    let defaults = Config::default();
+    let mut sections = Vec::new();
+    let mut compare = |name: &str, differs: bool| {
+        if differs {
+            sections.push(format!("\"{name}\" is set but has no effect in this version."));
+        }
+    };
+    compare("groups", config.groups != defaults.groups);
+    compare(
+        "engines.faster_whisper",
+        config.engines.faster_whisper != defaults.engines.faster_whisper,
+    );
+    compare("engines.custom", config.engines.custom != defaults.engines.custom);
+    compare(
+        "engines.llama_server.version",
+        config.engines.llama_server.version.is_some(),
+    );
+    compare("audio", config.audio != defaults.audio);
+    compare("downloads", config.downloads != defaults.downloads);
+    compare("catalog", config.catalog != defaults.catalog);
+    compare("webhooks", config.webhooks != defaults.webhooks);
+    compare("nodes", config.nodes != defaults.nodes);
+    compare("telemetry", config.telemetry != defaults.telemetry);
+    compare("inspector", config.inspector != defaults.inspector);
+    if config.models.scan_other_stores && config.models.ollama_store.is_some() {
+        sections.push("\"models.ollama_store\" is set, but Ollama's store is not read by this version.".into());
+    }
+    sections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn places() -> Places {
+        Places {
+            config: "/c/config.json".into(),
+            data: "/d".into(),
+            cache: "/k".into(),
+            home: "/h".into(),
+        }
+    }
+
+    fn parse(text: &str) -> Config {
+        Config::parse(text).unwrap().config
+    }
+
+    #[test]
+    fn defaults_map_to_the_documented_values() {
+        let config = Config::default();
+        let router = router(&config);
+        assert_eq!(router.max_loaded_models, None);
+        assert_eq!((router.max_queue, router.stop_grace), (512, Duration::from_secs(10)));
+        assert_eq!(
+            (router.stall_timeout, router.watchdog),
+            (Duration::from_mins(2), Duration::from_mins(3))
+        );
+        assert_eq!(router.keep_alive, KeepAlive::For(Duration::from_mins(5)));
+        let registry = registry(&config, &places());
+        assert_eq!(
+            registry.builtin.as_deref(),
+            Some(Path::new("/d/models/builtin/tiny-chat.gguf"))
+        );
+        assert_eq!(registry.dirs, Vec::<std::path::PathBuf>::new());
+        assert_eq!(engines(&config, &places()).cache_dir, Path::new("/k"));
+        assert_eq!(without_effect(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn zero_and_negative_mean_never() {
+        let config = parse(r#"{"supervisor": {"watchdog_seconds": 0}, "scheduler": {"max_wait": -1}}"#);
+        assert_eq!((router(&config).watchdog, router(&config).max_wait), (NEVER, NEVER));
+    }
+
+    #[test]
+    fn entries_keep_their_settings() {
+        let config = parse(
+            r#"{"models": {"demo": false, "dirs": ["~/m", "rel"], "entries": {"a": {
+                "path": "~/a.gguf", "context": 4096, "parallel": "auto", "pinned": true, "aliases": ["b"],
+                "extra_args": ["--no-warmup"], "env": {"A": "1"}}}},
+               "groups": {"g": {"members": ["a"]}}}"#,
+        );
+        let registry = registry(&config, &places());
+        assert_eq!(registry.dirs, ["/h/m", "/c/rel"].map(std::path::PathBuf::from));
+        assert_eq!(registry.builtin, None);
+        let entry = &registry.entries["a"];
+        assert_eq!(entry.path.as_deref(), Some(Path::new("/h/a.gguf")));
+        assert_eq!((entry.launch.context, entry.launch.parallel), (Some(4096), None));
+        assert_eq!(entry.launch.env, [("A".to_owned(), "1".to_owned())]);
+        assert!(entry.pinned);
+        assert_eq!(
+            without_effect(&config),
+            ["\"groups\" is set but has no effect in this version."]
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! The command line as fixed by the contract.
+
+use std::path::PathBuf;
+
+use app::StartOptions;
+use clap::{Args, Parser, Subcommand};
+
+/// Local models for Ollama and LM Studio apps, served by llama.cpp.
+#[derive(Debug, Parser)]
+#[command(
+    name = "llama-runner",
+    version,
+    about,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Where files are.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Files {
+    /// Configuration file [default: config.json in the user's configuration folder].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder for logs, downloads and the like [default: the user's data folder].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+impl Files {
+    /// Options of a start (or of looking things up) with these files and nothing else.
+    pub(crate) fn options(&self) -> StartOptions {
+        StartOptions {
+            config: self.config.clone(),
+            data_dir: self.data_dir.clone(),
+            ..StartOptions::default()
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the server until it is told to stop.
+    Serve(Serve),
+    /// List the models.
+    #[command(visible_alias = "ls")]
+    List(Target),
+    /// List the loaded models.
+    Ps(Target),
+    /// Show a model's facts and state.
+    Show(OnModel),
+    /// Chat with a model; without PROMPT, interactively.
+    Run(Run),
+    /// Load a model.
+    Start(OnModel),
+    /// Unload a model.
+    Stop(Stop),
+    /// Show the log of a model's engine or, without MODEL, of the server.
+    Logs(Logs),
+    /// Check the configuration file, print its schema or its place.
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Show or build the engine (llama-server).
+    Engine {
+        #[command(subcommand)]
+        action: EngineAction,
+    },
+    /// Look for problems: ports and who holds them, engine, graphics cards, disk, settings.
+    Doctor,
+    /// Print a completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print all HTTP routes.
+    #[command(hide = true)]
+    Routes,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Folder with GGUF files; may be given several times.
+    #[arg(long = "models-dir", value_name = "DIR")]
+    models_dirs: Vec<PathBuf>,
+    /// Port for Ollama's clients; 0: any free port.
+    #[arg(long, value_name = "N")]
+    ollama_port: Option<u16>,
+    /// Port for LM Studio's clients; 0: any free port.
+    #[arg(long, value_name = "N")]
+    lmstudio_port: Option<u16>,
+    /// Port for management and the window; 0: any free port.
+    #[arg(long, value_name = "N")]
+    management_port: Option<u16>,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDR")]
+    host: Option<String>,
+    /// error, warn, info, debug or trace.
+    #[arg(long, value_name = "L")]
+    log_level: Option<String>,
+    /// text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+impl Serve {
+    pub(crate) fn start_options(self, files: &Files) -> StartOptions {
+        StartOptions {
+            models_dirs: self.models_dirs,
+            ollama_port: self.ollama_port,
+            lmstudio_port: self.lmstudio_port,
+            management_port: self.management_port,
+            host: self.host,
+            log_level: self.log_level,
+            log_format: self.log_format,
+            ..files.options()
+        }
+    }
+}
+
+/// Which server to ask.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Target {
+    /// Machine the server runs on, with or without port [default: this one].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) host: Option<String>,
+    /// Address of the server's management port, for example http://127.0.0.1:5800.
+    #[arg(long, value_name = "URL", env = "LLAMA_RUNNER_MANAGEMENT_URL", hide_env = true)]
+    pub(crate) management_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OnModel {
+    /// Any name of the model.
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) on: OnModel,
+    /// Cut running answers instead of letting them finish.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Any name of the model.
+    pub(crate) model: String,
+    /// What to say; read from standard input when that is not a terminal.
+    #[arg(value_name = "PROMPT")]
+    pub(crate) prompt: Vec<String>,
+    /// Instructions for the model.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Randomness of the answer; 0: always the most likely one.
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Any name of a model.
+    pub(crate) model: Option<String>,
+    /// Go on printing new lines.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many lines back.
+    #[arg(short = 'n', long, default_value_t = 100)]
+    pub(crate) lines: usize,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Check the file and say what is wrong where.
+    Check,
+    /// Print the JSON Schema.
+    Schema,
+    /// Print where the file is.
+    Path,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum EngineAction {
+    /// Show which llama-server is used.
+    Info,
+    /// Build llama-server from source, unless that was done before.
+    Build,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_every_documented_flag() {
+        let line = "llama-runner serve --config c --data-dir d --models-dir a --models-dir b --ollama-port 1 \
+                    --lmstudio-port 2 --management-port 3 --host ::1 --log-level debug --log-format json";
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let Verb::Serve(serve) = arguments.verb else {
+            panic!("not serve")
+        };
+        let options = serve.start_options(&arguments.files);
+        assert_eq!(options.models_dirs, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(
+            (options.ollama_port, options.lmstudio_port, options.management_port),
+            (Some(1), Some(2), Some(3))
+        );
+        assert_eq!((options.config, options.data_dir), (Some("c".into()), Some("d".into())));
+        assert_eq!(options.log_format.as_deref(), Some("json"));
+    }
+}

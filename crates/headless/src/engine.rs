@@ -1,0 +1,114 @@
+//! `engine`: info and build.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use app::BuildProgress;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::arguments::{EngineAction, Files};
+use crate::failure::Failure;
+use crate::output::Output;
+
+pub(crate) async fn engine(action: EngineAction, files: &Files, output: Output) -> Result<ExitCode, Failure> {
+    match action {
+        EngineAction::Info => info(files, output).await,
+        EngineAction::Build => build(files, output).await,
+    }
+}
+
+async fn info(files: &Files, output: Output) -> Result<ExitCode, Failure> {
+    let info = app::engine_info(&files.options()).await?;
+    if output.json {
+        output.document(&info)?;
+        return Ok(ExitCode::from(u8::from(!info.available)));
+    }
+    let Some(path) = &info.path else {
+        return Err(Failure::new(info.error.unwrap_or_default()));
+    };
+    let mut rows = vec![vec!["llama-server".to_owned(), path.display().to_string()]];
+    let mut row = |label: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push(vec![label.to_owned(), value]);
+        }
+    };
+    row("version", info.version.clone());
+    row("build", info.build.map(|build| build.to_string()));
+    row("commit", info.commit.clone());
+    row(
+        "devices",
+        Some(if info.devices.is_empty() {
+            "CPU only".to_owned()
+        } else {
+            info.devices.join(", ")
+        }),
+    );
+    output.table(&["ENGINE", ""], &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn build(files: &Files, output: Output) -> Result<ExitCode, Failure> {
+    let options = files.options();
+    let quiet = output.json;
+    let built = tokio::task::spawn_blocking(move || {
+        let display = Display::new(quiet);
+        let built = app::build_engine(&options, &|progress| display.show(&progress));
+        display.end();
+        built
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?;
+    let path = built.map_err(|error| Failure::new(error.to_string()))?;
+    if output.json {
+        output.document(&json!({ "path": path }))?;
+    } else {
+        output.line(&format!("llama-server is ready: {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A bar on a terminal, a line per step and ten percent elsewhere; both on stderr.
+struct Display {
+    bar: Option<ProgressBar>,
+    /// The last line printed.
+    last: Mutex<String>,
+    quiet: bool,
+}
+
+impl Display {
+    fn new(quiet: bool) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let style = ProgressStyle::with_template("{wide_bar} {percent:>3}%  {elapsed}\n{msg}");
+            ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self {
+            bar,
+            last: Mutex::default(),
+            quiet,
+        }
+    }
+
+    fn show(&self, progress: &BuildProgress) {
+        if let Some(bar) = &self.bar {
+            bar.set_position((f64::from(progress.fraction) * 1000.0) as u64);
+            bar.set_message(progress.message.clone());
+        } else if !self.quiet {
+            let percent = (progress.fraction * 10.0) as u32 * 10;
+            let step = format!("{percent}% {:?}", progress.step);
+            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if *last != step {
+                let line = format!("[{percent:>3}%] {}\n", progress.message);
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+                *last = step;
+            }
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The command line as a user and a script see it: arguments, output, exit codes, signals, what is left behind.
+
+mod kit;
+mod offline;
+mod serving;
+mod talking;
