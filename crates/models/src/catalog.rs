@@ -13,6 +13,8 @@ use crate::{Problem, RegistrySettings};
 const MAX_NAME: usize = 1024;
 /// A suggestion is made from this likeness on (0 to 1, Jaro-Winkler).
 const LIKENESS: f64 = 0.8;
+/// What LM Studio puts before the names of embedding models.
+const EMBEDDING: &str = "text-embedding-";
 /// Bits per weight of Q4_K_M: the variant a bare name prefers.
 const PREFERRED_BITS: f64 = 4.58;
 
@@ -155,6 +157,14 @@ impl Catalog {
                 format!("{}:{}", model.plain_base, model.quant),
             ]
         });
+        // LM Studio's clients expect this beginning on embedding models (contract 2).
+        claim(&|model| {
+            let embeds = model.entry.can(Capability::Embedding) && !model.base.starts_with(EMBEDDING);
+            embeds
+                .then(|| format!("{EMBEDDING}{}", model.base))
+                .into_iter()
+                .collect()
+        });
         claim(&|model| vec![model.entry.indexed_path.clone()]);
         claim(&|model| {
             repository(&model.entry.indexed_path)
@@ -226,11 +236,8 @@ impl Catalog {
         let tag = tag.filter(|tag| *tag != "latest").map(normal_quant);
         let left = left.strip_suffix(".gguf").unwrap_or(left);
         // Only the last part of a path is written freely; folders are names of their own.
-        let plain = if left.contains('/') {
-            left.to_owned()
-        } else {
-            normal_name(left)
-        };
+        let free = !left.contains('/') && left.contains(char::is_alphanumeric);
+        let plain = if free { normal_name(left) } else { left.to_owned() };
         for left in [left, &plain] {
             let found = match &tag {
                 None => self.names.get(left).or_else(|| self.names.get(&format!("{left}.gguf"))),

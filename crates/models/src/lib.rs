@@ -35,7 +35,6 @@ mod watch;
 
 pub use catalog::Catalog;
 pub use error::ModelsError;
-pub use names::ollama_name;
 pub use registry::{Problem, Registry, ScanReport};
 pub use settings::{EntrySettings, RegistrySettings};
 pub use show::{ShowDetails, TensorView, details};

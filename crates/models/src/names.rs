@@ -241,24 +241,6 @@ pub(crate) fn slugs<'k>(keys: impl Iterator<Item = &'k str>) -> Vec<String> {
     .collect()
 }
 
-/// The name Ollama's lists show for a key: always with a tag (Ollama contract 1.2). Every form of it resolves.
-///
-/// ```
-/// assert_eq!(models::ollama_name("tiny-chat"), "tiny-chat:latest");
-/// assert_eq!(models::ollama_name("llama@q4_k_m"), "llama:q4_k_m");
-/// assert_eq!(models::ollama_name("my:tag"), "my:tag");
-/// ```
-pub fn ollama_name(key: &str) -> String {
-    let last = key.rsplit('/').next().unwrap_or(key);
-    if last.contains(':') {
-        key.to_owned()
-    } else if let Some((base, quant)) = key.rsplit_once('@') {
-        format!("{base}:{quant}")
-    } else {
-        format!("{key}:latest")
-    }
-}
-
 /// Text forms of a looked-up name are compared in: lower case, `:` for `@`.
 pub(crate) fn lookup_form(name: &str) -> String {
     name.to_lowercase().replace('@', ":")

@@ -14,6 +14,8 @@ use crate::{Catalog, ModelsError, RegistrySettings, library};
 
 /// How long [`Registry::open`] waits for the first scan. A slower disk fills the catalogue in the background.
 const FIRST_SCAN: Duration = Duration::from_secs(3);
+/// How long [`Registry::shutdown`] waits for a scan under way.
+const LAST_SCAN: Duration = Duration::from_secs(5);
 /// How often folders that cannot be watched are looked at.
 const POLL: Duration = Duration::from_secs(30);
 /// Share of time that scans after changes may take: one part in this many.
@@ -158,12 +160,13 @@ impl Registry {
         let _ = self.handle.commands.send(Command::Apply(Box::new(settings)));
     }
 
-    /// Stops watching and ends the library's thread. The catalogue stays readable.
+    /// Stops watching and ends the library's thread. The catalogue stays readable. A scan that a slow disk holds up is
+    /// waited for at most five seconds.
     pub async fn shutdown(&self) {
         let _ = self.handle.commands.send(Command::End);
         let mut ended = self.handle.ended.clone();
         // The sender never sends: the only change is its end.
-        while ended.changed().await.is_ok() {}
+        let _ = tokio::time::timeout(LAST_SCAN, ended.changed()).await;
     }
 }
 

@@ -1,16 +1,11 @@
-//! Folders of crafted and real files: which models come out, under which names.
-
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-#![allow(dead_code, reason = "each test binary uses its part of the support module")]
-
-mod support;
+//! Which models come out of a folder, and what is known of them.
 
 use std::collections::BTreeMap;
 
+use crate::support::{Library, fixtures, keys, resolve};
 use domain::{Capability, EngineKind, KeepAlive, LaunchOptions, ModelSource};
 use gguf::craft::Craft;
 use models::{EntrySettings, Registry};
-use support::{Library, fixtures, keys, resolve};
 
 fn problems(registry: &Registry) -> Vec<String> {
     let text = |problem: models::Problem| match problem.path {
@@ -93,157 +88,6 @@ fn show_details() {
     std::fs::remove_file(&entry.path).unwrap();
     let error = models::details(&entry, false).unwrap_err().to_string();
     assert!(error.contains("vl-Q8_0.gguf") && !error.contains('/'), "{error}");
-}
-
-#[test]
-fn names_of_many_forms() {
-    let library = Library::new();
-    for (path, file_type) in [
-        (
-            "bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q8_0.gguf",
-            7,
-        ),
-        (
-            "bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q4_K_M.gguf",
-            15,
-        ),
-        (
-            "bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-IQ2_XXS.gguf",
-            19,
-        ),
-        ("ann/Dup-GGUF/dup-Q4_0.gguf", 2),
-        ("bob/Dup-GGUF/dup-Q4_0.gguf", 2),
-        ("My Model_v2.gguf", 17),
-        ("ps.gguf", 1),
-    ] {
-        let craft = Craft::new()
-            .text("general.architecture", "llama")
-            .uint("llama.block_count", 1)
-            .uint("general.file_type", file_type)
-            .tensor("w", &[256], 0);
-        library.write(path, &craft);
-    }
-    let registry = library.open();
-    let llama = |quant: &str| format!("llama-3.2-1b-instruct@{quant}");
-    assert_eq!(
-        keys(&registry),
-        [
-            "ann/dup",
-            "bob/dup",
-            &llama("iq2_xxs"),
-            &llama("q4_k_m"),
-            &llama("q8_0"),
-            "my-model-v2",
-            "ps-model"
-        ]
-    );
-    let q4 = llama("q4_k_m");
-    let q8 = llama("q8_0");
-    for (name, wanted) in [
-        ("llama-3.2-1b-instruct", q4.as_str()),
-        ("Llama-3.2-1B-Instruct:latest", &q4),
-        ("llama-3.2-1b-instruct:Q8_0", &q8),
-        ("llama-3.2-1b-instruct:q8-0", &q8),
-        ("llama-3.2-1b-instruct@q8_0", &q8),
-        ("llama-3.2-1b-instruct-q8_0", &q8),
-        ("llama-3.2-1b-instruct-q8_0.gguf", &q8),
-        ("bartowski/Llama-3.2-1B-Instruct-GGUF", &q4),
-        ("bartowski/llama-3.2-1b-instruct", &q4),
-        (
-            "bartowski/llama-3.2-1b-instruct-gguf/llama-3.2-1b-instruct-q8_0.gguf",
-            &q8,
-        ),
-        ("hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0", &q8),
-        ("https://huggingface.co/bartowski/Llama-3.2-1B-Instruct-GGUF", &q4),
-        ("registry.ollama.ai/library/llama-3.2-1b-instruct:latest", &q4),
-        ("ollama.com/library/llama-3.2-1b-instruct:q8_0", &q8),
-        ("dup", "ann/dup"),
-        ("BOB/dup", "bob/dup"),
-        ("bob/dup:q4_0", "bob/dup"),
-        ("bob-dup", "bob/dup"),
-        ("My Model_v2", "my-model-v2"),
-        ("my_model_v2:latest", "my-model-v2"),
-        ("my-model-v2:q5_k_m", "my-model-v2"),
-        ("ps", "ps-model"),
-        ("ps-model", "ps-model"),
-    ] {
-        assert_eq!(resolve(&registry, name).as_deref(), Some(wanted), "{name}");
-    }
-    let endless = "x".repeat(1 << 20);
-    for name in [
-        "",
-        " ",
-        ":",
-        "/",
-        "@",
-        ":latest",
-        ":local",
-        "..",
-        "../../etc/passwd",
-        "/etc/passwd",
-        "llama",
-        "bartowski",
-        "bartowski/",
-        "my-model-v2:q4_0",
-        "llama-3.2-1b-instruct:q3_k_m",
-        "..\\x",
-        "a\0b",
-        "hf.co/",
-        "registry.ollama.ai/library/",
-        &endless,
-    ] {
-        assert_eq!(resolve(&registry, name), None, "{name:.40}");
-    }
-    for entry in registry.catalog().entries() {
-        assert_eq!(resolve(&registry, &entry.slug).as_deref(), Some(entry.key.as_str()));
-        assert_eq!(
-            resolve(&registry, &models::ollama_name(entry.key.as_str())).as_deref(),
-            Some(entry.key.as_str())
-        );
-        assert!(
-            entry
-                .aliases
-                .iter()
-                .all(|name| resolve(&registry, name).as_deref() == Some(entry.key.as_str()))
-        );
-    }
-    let entry = registry.catalog().resolve(&q8).unwrap();
-    assert_eq!(entry.publisher, "bartowski");
-    assert_eq!(
-        entry.indexed_path,
-        "bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q8_0.gguf"
-    );
-}
-
-#[test]
-fn the_order_of_creation_does_not_matter() {
-    let names = [
-        "b/x/m-Q4_0.gguf",
-        "a/x/m-Q4_0.gguf",
-        "m-Q4_0.gguf",
-        "c/m-q4_0.gguf",
-        "m-Q8_0.gguf",
-        "m.Q8_0.gguf",
-    ];
-    let run = |order: &[&str]| {
-        let library = Library::new();
-        for name in order {
-            library.write(name, &Craft::model("m"));
-        }
-        let registry = library.open();
-        let path = |entry: &domain::ModelEntry| entry.path.strip_prefix(library.at("")).unwrap().to_owned();
-        registry
-            .catalog()
-            .entries()
-            .iter()
-            .map(|entry| (entry.key.to_string(), path(entry)))
-            .collect::<Vec<_>>()
-    };
-    let forward = run(&names);
-    let mut backward = names;
-    backward.reverse();
-    assert_eq!(forward.len(), names.len());
-    assert_eq!(forward, run(&backward));
 }
 
 #[test]

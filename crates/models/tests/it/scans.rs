@@ -1,16 +1,11 @@
 //! The index, the speed, and the watching of folders.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-#![allow(dead_code, reason = "each test binary uses its part of the support module")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use crate::support::{Library, keys, resolve, until};
 use gguf::craft::Craft;
-use support::{Library, keys, resolve, until};
 
 #[tokio::test]
 async fn unchanged_files_are_not_opened_again() {

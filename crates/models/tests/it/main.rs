@@ -1,0 +1,9 @@
+//! The library from outside, on folders of crafted and real files.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod library;
+mod names;
+mod scans;
+mod support;
