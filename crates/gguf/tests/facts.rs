@@ -220,6 +220,8 @@ fn quantization_and_cache_size() {
         .uint("x.attention.value_length", 28);
     assert_eq!(cache(wide), Some(3 * 4 * 128 * 2));
     assert_eq!(cache(base().uint("x.attention.head_count", 0)), None);
-    let huge = base().uint("x.attention.head_count", 4).uint("x.attention.key_length", u32::MAX);
+    let huge = base()
+        .uint("x.attention.head_count", 4)
+        .uint("x.attention.key_length", u32::MAX);
     assert!(cache(huge).is_some());
 }
