@@ -10,7 +10,7 @@ use serde_json::Value;
 use testkit::TempHome;
 
 /// Long enough for a loaded machine, short enough to notice a hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Home {
     pub(crate) home: TempHome,

@@ -1,4 +1,5 @@
 //! The command line as a user and a script see it: arguments, output, exit codes, signals, what is left behind.
+#![cfg(test)]
 
 mod kit;
 mod offline;

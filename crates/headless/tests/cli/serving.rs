@@ -1,12 +1,14 @@
 //! `serve`: ready line, ports, exit codes, signals, reload, and what is left behind.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::ProcessProbe;
 
-use crate::kit::{Home, get, models_dir, stderr, stdout, wait};
+use crate::kit::{Home, Server, get, models_dir, stderr, stdout, wait};
 
 #[test]
 fn one_ready_line_then_quiet_and_code_0_on_sigterm() {
@@ -59,8 +61,6 @@ fn a_taken_port_is_named_and_only_that_listener_is_off() {
     let home = Home::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let server = home.serve(&["--ollama-port", "0"]);
-    drop(server);
     let server = home.serve_with(&["--ollama-port", &port, "--lmstudio-port", "0", "--management-port", "0"]);
     assert!(server.ready["listeners"]["ollama"].is_null());
     server.address("lmstudio");
@@ -263,4 +263,76 @@ fn no_child_outlives_a_stop_or_a_kill() {
             .wait_gone(Duration::from_secs(2))
             .unwrap_or_else(|left| panic!("{signal}: left behind: {left:?}"));
     }
+}
+
+/// Opens a stream and waits for its first event.
+fn stream(server: &Server<'_>) -> BufReader<TcpStream> {
+    let body =
+        json!({"model": "tiny-chat", "stream": true, "messages": [{"role": "user", "content": "x"}]}).to_string();
+    let mut socket = TcpStream::connect(server.address("management")).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut reader = BufReader::new(socket);
+    let mut line = String::new();
+    while !line.starts_with("data:") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the stream ended early");
+    }
+    reader
+}
+
+fn paced(home: &Home, tokens: u32) {
+    home.write_config(
+        &json!({"engines": {"llama_server": {"env": {"STUB_TOKENS": tokens.to_string(), "STUB_RATE": "50"}}}})
+            .to_string(),
+    );
+}
+
+/// Promise H9: what runs may finish, nothing new is taken.
+#[test]
+fn sigterm_lets_a_running_answer_finish() {
+    let home = Home::new();
+    paced(&home, 60);
+    let mut server = home.serve(&["--models-dir", &models_dir()]);
+    let mut answer = stream(&server);
+    let address = server.address("ollama");
+    server.signal("TERM");
+    let mut rest = String::new();
+    answer.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("data: [DONE]"), "cut: {rest}");
+    assert_eq!(server.ended().0, Some(0));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// Promise H9: the second signal means now, and still nothing is left behind.
+#[test]
+fn a_second_sigterm_cuts_the_drain_short() {
+    let home = Home::new();
+    paced(&home, 100_000);
+    let mut server = home.serve(&["--models-dir", &models_dir()]);
+    let mut answer = stream(&server);
+    let mut probe = ProcessProbe::of(server.child.id()).unwrap();
+    assert_eq!(probe.refresh().len(), 1);
+    server.signal("TERM");
+    // Draining has begun when no new connection is taken.
+    let since = Instant::now();
+    while TcpStream::connect(server.address("ollama")).is_ok() {
+        assert!(since.elapsed() < crate::kit::PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.child.try_wait().unwrap().is_none(), "it waits for the answer");
+    let second = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.ended().0, Some(0));
+    assert!(second.elapsed() < Duration::from_secs(10), "{:?}", second.elapsed());
+    let mut rest = String::new();
+    let _ = answer.read_to_string(&mut rest);
+    assert!(!rest.contains("[DONE]"), "a cut stream must not look complete");
+    probe
+        .wait_gone(Duration::from_secs(2))
+        .unwrap_or_else(|left| panic!("left behind: {left:?}"));
 }
