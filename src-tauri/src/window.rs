@@ -1,0 +1,159 @@
+//! The window: made when asked for, destroyed when closed (a hidden one costs 320 MiB, desktop guide 7).
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tauri::webview::NewWindowResponse;
+use tauri::{AppHandle, Manager, Url, WebviewUrl, WebviewWindowBuilder};
+
+use crate::core::Core;
+
+const LABEL: &str = "main";
+
+/// Where in the window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// Where it was, or Home.
+    Any,
+    /// Home.
+    Home,
+    /// All models.
+    Models,
+    /// One model, by key.
+    Model(String),
+    /// Chat with a model, by key.
+    Chat(String),
+}
+
+impl Page {
+    /// The route of the page in the UI's address.
+    fn fragment(&self) -> Option<String> {
+        let escaped = |key: &str| utf8_percent_encode(key, NON_ALPHANUMERIC).to_string();
+        match self {
+            Self::Any => None,
+            Self::Home => Some("/home".into()),
+            Self::Models => Some("/models".into()),
+            Self::Model(key) => Some(format!("/models/{}", escaped(key))),
+            Self::Chat(key) => Some(format!("/chat/{}", escaped(key))),
+        }
+    }
+}
+
+/// Shows the window, from any thread.
+pub(crate) fn show(handle: &AppHandle, core: &Core, page: Page) {
+    let (at, core) = (handle.clone(), core.clone());
+    // Windows may only be made on the main thread.
+    let asked = handle.run_on_main_thread(move || {
+        if let Err(error) = show_now(&at, &core, &page) {
+            tracing::error!(%error, "the window could not be opened");
+        }
+    });
+    if let Err(error) = asked {
+        tracing::error!(%error, "the window could not be asked for");
+    }
+}
+
+fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
+    let Some(mut url) = core.ui_url() else {
+        tracing::error!("the window has no pages: no listener answers");
+        return Ok(());
+    };
+    if let Some(fragment) = page.fragment() {
+        url.set_fragment(Some(&fragment));
+    }
+    if let Some(window) = handle.get_webview_window(LABEL) {
+        if page.fragment().is_some() {
+            window.navigate(url)?;
+        }
+        window.unminimize()?;
+        window.show()?;
+        return window.set_focus();
+    }
+    let (inside, opener) = (core.clone(), core.clone());
+    WebviewWindowBuilder::new(handle, LABEL, WebviewUrl::External(url))
+        .title("LlamaRunner")
+        .icon(tauri::include_image!("../icons/app/128.png"))?
+        .inner_size(1180.0, 760.0)
+        .min_inner_size(360.0, 420.0)
+        // No page but our own is ever shown here (promise S12); other addresses belong to the browser.
+        .on_navigation(move |url| {
+            let ours = is_ours(url, inside.ui_url().as_ref());
+            if !ours {
+                open_outside(&inside, url.clone());
+            }
+            ours
+        })
+        .on_new_window(move |url, _| {
+            open_outside(&opener, url);
+            NewWindowResponse::Deny
+        })
+        .on_download(|_, _| false)
+        .build()?;
+    Ok(())
+}
+
+/// Is it one of the window's own pages?
+fn is_ours(url: &Url, ui: Option<&Url>) -> bool {
+    ui.is_some_and(|ui| url.origin() == ui.origin() && url.path().starts_with("/ui/"))
+}
+
+/// May it go to the browser? Secure web pages only: no files, no programs.
+fn may_leave(url: &Url) -> bool {
+    url.scheme() == "https"
+}
+
+fn open_outside(core: &Core, url: Url) {
+    if !may_leave(&url) {
+        tracing::warn!(scheme = url.scheme(), "a link in the window was not followed");
+        return;
+    }
+    // Finding the browser may take a moment: not on the main thread.
+    core.spawn(async move {
+        if let Err(error) = tauri_plugin_opener::open_url(url.as_str(), None::<&str>) {
+            tracing::warn!(%error, "no browser took the link");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn only_our_own_pages_are_shown() {
+        let ui = url("http://127.0.0.1:5800/ui/");
+        let cases = [
+            ("http://127.0.0.1:5800/ui/", true),
+            ("http://127.0.0.1:5800/ui/#/models/a", true),
+            ("http://127.0.0.1:5800/v1/state", false),
+            ("http://127.0.0.1:5801/ui/", false),
+            ("http://localhost:5800/ui/", false),
+            ("https://127.0.0.1:5800/ui/", false),
+            ("https://example.org/ui/", false),
+            ("file:///etc/passwd", false),
+            ("javascript:alert(1)", false),
+            ("about:blank", false),
+        ];
+        for (address, ours) in cases {
+            assert_eq!(is_ours(&url(address), Some(&ui)), ours, "{address}");
+        }
+        assert!(!is_ours(&ui, None));
+    }
+
+    #[test]
+    fn only_secure_pages_leave() {
+        for (address, may) in
+            [("https://example.org/", true), ("http://example.org/", false), ("file:///x", false), ("ssh://h", false)]
+        {
+            assert_eq!(may_leave(&url(address)), may, "{address}");
+        }
+    }
+
+    #[test]
+    fn pages_survive_any_key() {
+        assert_eq!(Page::Model("a/b%c #".into()).fragment().unwrap(), "/models/a%2Fb%25c%20%23");
+        assert_eq!(Page::Any.fragment(), None);
+    }
+}
