@@ -115,8 +115,8 @@ impl State {
 
     fn last_chunk(&mut self, out: &mut Vec<u8>) {
         let Ok(mut chunk) = serde_json::from_slice::<Map<String, Value>>(&self.held) else {
-            self.held.clear();
-            return;
+            // Nothing to add to; what came is passed on.
+            return self.release(out);
         };
         self.held.clear();
         self.read(&chunk);

@@ -326,6 +326,7 @@ impl GenerateCall {
         let thinking = common.thinking(entry, model)?;
         check_media(entry, model, self.images.iter())?;
         let (format, logprobs) = (common.format()?, common.logprobs());
+        let asked_to_think = common.think.is_some();
         let (truncate, render_only, top_logprobs) = (common.truncate, common.render_only, common.top_logprobs);
 
         let plain = |prompt: String, suffix: Option<String>, images: Vec<Part>| {
@@ -364,8 +365,18 @@ impl GenerateCall {
             if self.context.is_empty() {
                 GenerateMode::Chat(chat)
             } else {
+                // This goes to the engine as plain text, which does not split off the reasoning: it must not appear unasked
+                // in `response` (contract 4.5).
+                let thinking = if !asked_to_think && chat.thinking.enabled.is_some() {
+                    Thinking {
+                        enabled: Some(false),
+                        effort: None,
+                    }
+                } else {
+                    chat.thinking.clone()
+                };
                 GenerateMode::Continue {
-                    chat,
+                    chat: ChatRequest { thinking, ..chat },
                     context: self.context,
                 }
             }

@@ -1,4 +1,8 @@
+use std::borrow::Cow;
+
 use domain::RunnerError;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::engine::check_schema_bytes;
 use crate::peek::{Key, Peeked};
@@ -25,6 +29,7 @@ pub fn check_chat(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
             .param("messages")
             .code("invalid_value"));
     }
+    check_images(messages.raw)?;
     let mut edits = common(peeked)?;
     tool_choice(peeked, &mut edits)?;
     Ok(edits)
@@ -78,6 +83,70 @@ pub fn check_rerank(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
         }
         Some(_) => Ok(Vec::new()),
     }
+}
+
+/// The engine fetches `http(s):` and opens `file:` URLs itself: a way into the caller's network and disk, so only data URLs
+/// pass (Ollama contract 7.2, LM Studio contract 4.2). Bodies without images cost one search.
+fn check_images(messages: &[u8]) -> Result<(), RunnerError> {
+    if memchr::memmem::find(messages, b"image_url").is_none() {
+        return Ok(());
+    }
+    let Ok(list) = serde_json::from_slice::<Vec<ImageMessage<'_>>>(messages) else {
+        return Ok(());
+    };
+    let parts = list
+        .iter()
+        .filter_map(|message| message.content.as_ref())
+        .flat_map(|content| match content {
+            Content::Parts(parts) => parts.as_slice(),
+            Content::Other(_) => &[],
+        });
+    for url in parts.filter_map(|part| part.image_url.as_ref()) {
+        let url = match url {
+            ImageUrl::Object { url } | ImageUrl::Text(url) => url,
+            ImageUrl::Other(_) => continue,
+        };
+        if !url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:")) {
+            return Err(RunnerError::invalid(
+                "image URLs are not currently supported, please use base64 encoded data instead: 'url' field must be a base64 \
+                 encoded image",
+            )
+            .param("messages")
+            .code("invalid_value"));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct ImageMessage<'a> {
+    #[serde(borrow, default)]
+    content: Option<Content<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    #[serde(borrow)]
+    Parts(Vec<ImagePart<'a>>),
+    Other(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct ImagePart<'a> {
+    #[serde(borrow, default)]
+    image_url: Option<ImageUrl<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ImageUrl<'a> {
+    Object {
+        #[serde(borrow)]
+        url: Cow<'a, str>,
+    },
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(IgnoredAny),
 }
 
 fn missing(name: &str) -> RunnerError {
@@ -211,6 +280,36 @@ mod tests {
             chat(r#"{"messages":[1],"tools":[{"function":{"name":"a"}},{"function":{"name":"b"}}],"tool_choice":{"type":"function","function":{"name":"b"}}}"#).unwrap(),
             r#"{"messages":[1],"tools":[{"function":{"name":"b"}}],"tool_choice":"required"}"#
         );
+    }
+
+    #[test]
+    fn only_data_urls_reach_the_engine() {
+        let with = |url: &str| {
+            chat(&format!(
+                r#"{{"messages":[{{"content":"image_url"}},{{"content":[{{"type":"text","text":"x"}},{{"image_url":{url}}}]}}]}}"#
+            ))
+        };
+        for url in [
+            r#"{"url":"data:image/png;base64,AA=="}"#,
+            r#""data:image/png;base64,AA==""#,
+            "null",
+            "5",
+        ] {
+            assert!(with(url).is_ok(), "{url}");
+        }
+        for url in [
+            r#"{"url":"http://10.0.0.1/a.png"}"#,
+            r#"{"url":"file:\/\/\/etc\/passwd"}"#,
+            r#""https://x""#,
+        ] {
+            assert!(
+                with(url)
+                    .unwrap_err()
+                    .message
+                    .contains("image URLs are not currently supported"),
+                "{url}"
+            );
+        }
     }
 
     #[test]

@@ -43,7 +43,8 @@ fn all() -> Vec<RunnerError> {
 
 #[test]
 fn every_kind_in_every_dialect() {
-    let dialects: [(&str, fn(&RunnerError) -> Rendered); 3] = [
+    type Dialect = (&'static str, fn(&RunnerError) -> Rendered);
+    let dialects: [Dialect; 3] = [
         ("openai", openai::error),
         ("lmstudio", |error| lmstudio_rest::error(error, false)),
         ("ollama", |error| ollama::error(error, Route::Chat)),

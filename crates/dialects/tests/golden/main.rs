@@ -2,10 +2,18 @@
 //!
 //! `UPDATE_GOLDEN=1` writes the files instead of comparing; `tests/golden/record.py` records the engine's part. Every stream is
 //! also replayed in one-byte pieces and cut in the middle.
+//!
+//! The modules are marked `cfg(test)` (which always holds here) so that clippy knows their helpers for test code.
 
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
 mod llamarunner;
+#[cfg(test)]
 mod lmstudio;
+#[cfg(test)]
 mod ollama;
+#[cfg(test)]
 mod openai;
+#[cfg(test)]
 mod support;
