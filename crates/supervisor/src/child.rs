@@ -10,8 +10,11 @@ use crate::output::{LastLines, LineTargets, drain};
 use crate::spawn::{Pipes, Process};
 use crate::{ExitReport, OutputStream, StopPlan, proc_facts};
 
-/// From the stdin message to the first SIGTERM.
-const AFTER_MESSAGE: Duration = Duration::from_millis(250);
+/// From the stdin message to the first SIGTERM. The engine needs up to half a second to end by the message, and a signal
+/// in that time can hang it (it takes locks in signal context; engine guide 2.1).
+const AFTER_MESSAGE: Duration = Duration::from_secs(1);
+/// How long writing the message may take: a full pipe means that nobody reads.
+const MESSAGE_LIMIT: Duration = Duration::from_millis(100);
 /// How long the pipes of an ended child are still read: a process that left the group may hold them open for ever.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
@@ -209,7 +212,7 @@ async fn write_message(stdin: Option<&mut ChildStdin>, message: Option<&[u8]>) -
     let (Some(stdin), Some(message)) = (stdin, message) else {
         return false;
     };
-    matches!(timeout(AFTER_MESSAGE, stdin.write_all(message)).await, Ok(Ok(())))
+    matches!(timeout(MESSAGE_LIMIT, stdin.write_all(message)).await, Ok(Ok(())))
 }
 
 fn report(status: std::io::Result<std::process::ExitStatus>, requested: bool, last: &LastLines) -> ExitReport {

@@ -1,5 +1,10 @@
 //! What the system tells about processes. Linux reads `/proc`; elsewhere nothing is known.
 
+#![cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "leftovers are recognised on Linux only")
+)]
+
 use std::path::PathBuf;
 
 /// Start time of a process in clock ticks since boot: with the PID it names one process for ever.

@@ -29,7 +29,7 @@ pub struct ChildSpec {
 /// The steps of [`crate::Child::stop`]: message → SIGTERM → `grace` → SIGTERM → `second_term_grace` → SIGKILL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopPlan {
-    /// Written to stdin first. SIGTERM follows 250 ms later if the process is still there: llama-server handles the
+    /// Written to stdin first. SIGTERM follows 1 s later if the process is still there: llama-server handles the
     /// message outside signal context, which never hangs, and does not read it while loading.
     pub stdin_message: Option<Vec<u8>>,
     /// From the first request to stop until the second SIGTERM.

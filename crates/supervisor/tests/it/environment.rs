@@ -50,7 +50,7 @@ async fn nothing_is_inherited() {
 /// Descriptors beside the three pipes, the record and the listing itself.
 fn strange(fds: &[(u32, String)]) -> Vec<&(u32, String)> {
     fds.iter()
-        .filter(|(n, target)| *n > 2 && !target.ends_with(".jsonl") && !target.ends_with("/fd"))
+        .filter(|(n, target)| *n > 2 && !target.contains(".jsonl") && !target.ends_with("/fd"))
         .collect()
 }
 

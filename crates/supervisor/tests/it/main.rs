@@ -14,5 +14,6 @@ mod kit;
 mod leftovers;
 mod lifetime;
 mod output;
+mod real_engine;
 mod roles;
 mod stop;

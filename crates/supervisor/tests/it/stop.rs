@@ -9,7 +9,7 @@ use testkit::{ProcessId, ProcessProbe, models_dir, stub_engine_path};
 use crate::kit::Kit;
 
 fn short(mut spec: supervisor::ChildSpec) -> supervisor::ChildSpec {
-    spec.stop.grace = Duration::from_millis(400);
+    spec.stop.grace = Duration::from_millis(1400);
     spec.stop.second_term_grace = Duration::from_millis(200);
     spec
 }

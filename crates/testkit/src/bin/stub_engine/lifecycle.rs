@@ -275,16 +275,17 @@ async fn wait_for_end(
         return ExitCode::from(1);
     };
     let deaf = shared.faults.ignore_term;
-    let mut asked = false;
+    let (mut asked, mut interrupted) = (false, false);
     loop {
         tokio::select! {
             () = signals.next() => {
                 record.asked("term");
-                if asked && !deaf {
+                // The message does not count: the real engine's first signal after it is still a first one.
+                if interrupted && !deaf {
                     log.line("warn", "Received second interrupt, terminating immediately.");
                     return ExitCode::from(1);
                 }
-                asked = true;
+                (asked, interrupted) = (true, true);
             }
             () = message.notified() => asked = true,
             () = shared.idle(), if asked && !deaf => {

@@ -7,6 +7,7 @@ mod args;
 mod death;
 mod faults;
 mod lifecycle;
+mod plan;
 mod record;
 mod script;
 mod server;

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
@@ -13,8 +12,7 @@ use testkit::monotonic_ns;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::answer::{self, prompt_tokens, timings, usage};
-use crate::death::die;
-use crate::faults::Death;
+use crate::plan::{Next, Plan};
 use crate::script::Script;
 use crate::server::{Ticket, json_response, response};
 
@@ -75,96 +73,6 @@ impl Body for AnyBody {
 
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::Full(None))
-    }
-}
-
-/// When which token comes and what it is; shared by streams and whole answers.
-struct Plan {
-    script: Script,
-    words: Vec<String>,
-    total: u64,
-    finish: &'static str,
-    start: Instant,
-    death: Option<(u64, Death)>,
-}
-
-/// What happens after a number of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Token,
-    End,
-    Hang,
-    Cut,
-    Error,
-}
-
-impl Plan {
-    fn new(request: &Value, script: Script, process_death: Option<(u64, Death)>) -> Self {
-        let limit = ["max_tokens", "max_completion_tokens", "n_predict"]
-            .iter()
-            .find_map(|name| request.get(*name)?.as_i64())
-            .and_then(|limit| u64::try_from(limit).ok());
-        let words = script.words();
-        let natural = script.tokens.or((!words.is_empty()).then_some(words.len() as u64));
-        let total = natural.or(limit).unwrap_or(16).min(limit.unwrap_or(u64::MAX));
-        let finish = match (&script.tool_call, limit) {
-            (Some(_), _) => "tool_calls",
-            (None, Some(limit)) if natural.is_none_or(|natural| natural > limit) => "length",
-            _ => "stop",
-        };
-        let own = script.die_after.map(|after| {
-            (
-                after,
-                script
-                    .die
-                    .as_deref()
-                    .and_then(|die| die.parse().ok())
-                    .unwrap_or(Death::Exit(0)),
-            )
-        });
-        Self {
-            words,
-            total,
-            finish,
-            start: Instant::now(),
-            death: own.or(process_death),
-            script,
-        }
-    }
-
-    fn token(&self, n: u64) -> String {
-        Script::token(&self.words, n)
-    }
-
-    /// When token `n` is due; `None`: at once.
-    fn due(&self, n: u64) -> Option<Instant> {
-        let first = Duration::from_millis(self.script.first_ms.unwrap_or(0));
-        let spacing = match self.script.rate {
-            Some(rate) if rate > 0.0 => Duration::from_secs_f64(n as f64 / rate),
-            _ => Duration::ZERO,
-        };
-        let wait = first + spacing;
-        (!wait.is_zero()).then(|| self.start + wait)
-    }
-
-    fn next(&self, produced: u64) -> Next {
-        let at = |limit: Option<u64>| limit.is_some_and(|limit| produced >= limit);
-        if let Some((after, death)) = self.death
-            && produced >= after
-        {
-            die(death);
-        }
-        if at(self.script.hang_after) {
-            Next::Hang
-        } else if at(self.script.cut_after) {
-            Next::Cut
-        } else if at(self.script.error_after) {
-            Next::Error
-        } else if produced >= self.total {
-            Next::End
-        } else {
-            Next::Token
-        }
     }
 }
 
@@ -356,12 +264,13 @@ impl TokenStream {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
+            // Also before what breaks or ends the stream: the chunk before it must be on its way.
+            if !self.yielded && self.plan.script.batch != Some(true) {
+                self.yielded = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if !self.out.is_empty() {
-                if !self.yielded && self.plan.script.batch != Some(true) {
-                    self.yielded = true;
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 self.yielded = false;
                 let piece = self
                     .plan
