@@ -27,7 +27,8 @@ pub(crate) struct InstanceLock {
 }
 
 const FILE: &str = "instance.lock";
-/// A process killed a moment ago may have its lock a little longer, while the system takes it apart.
+/// A process killed a moment ago may have its lock a little longer, while the system takes it apart; and the command line
+/// takes it for an instant to see whether it is free.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl InstanceLock {
@@ -49,8 +50,8 @@ impl InstanceLock {
                 Err(TryLockError::Error(source)) => return Err(folder_error(source)),
                 Err(TryLockError::WouldBlock) => {
                     let owner = read_owner(&file);
-                    let dying = owner.as_ref().is_some_and(|owner| !is_running(owner.pid));
-                    if !dying || started.elapsed() > PATIENCE {
+                    let alive = owner.as_ref().is_some_and(|owner| is_running(owner.pid));
+                    if alive || started.elapsed() > PATIENCE {
                         return Err(StartError::AlreadyRunning {
                             data: data.to_owned(),
                             owner,
@@ -81,10 +82,18 @@ impl InstanceLock {
     }
 }
 
+impl Drop for InstanceLock {
+    fn drop(&mut self) {
+        // Otherwise the next reader might take another process with our number for the owner.
+        let _ = self.file.set_len(0);
+    }
+}
+
 /// The LlamaRunner that uses a data folder now, if one does.
 pub fn running_instance(data: &Path) -> Option<Owner> {
     let file = File::options().read(true).write(true).open(data.join(FILE)).ok()?;
-    match file.try_lock() {
+    // Shared, so that several lookers do not take each other for the owner.
+    match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => read_owner(&file),
         _ => None,
     }

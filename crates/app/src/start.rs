@@ -247,8 +247,10 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
 
 fn start_logging(config: &Config, places: &Places, bus: &EventBus) {
     let logging = &config.logging;
+    // Directives such as `info,router=debug`, for whoever looks for a fault.
+    let directives = std::env::var("LLAMA_RUNNER_LOG").ok().filter(|text| !text.is_empty());
     let settings = |file| TracingSettings {
-        level: logging.level.as_str().to_owned(),
+        level: directives.clone().unwrap_or_else(|| logging.level.as_str().to_owned()),
         json: logging.format == LogFormat::Json,
         file,
         max_file_bytes: u64::from(logging.max_file_mb) << 20,

@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::copies::{beside, file_name};
 use super::*;
 use crate::atomic_file::{ARMED, FAILPOINTS};
+use crate::schema::default_text;
 
 fn open(path: &Path) -> ConfigStore {
     ConfigStore::open(path, Overrides::default()).unwrap()
