@@ -375,3 +375,6 @@ impl Serialize for Multimodal<'_> {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests;
