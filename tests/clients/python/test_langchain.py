@@ -28,7 +28,7 @@ def test_chat_invoke_and_stream(base):
     answer = chat.invoke([SystemMessage("You are a pirate."), HumanMessage("Hello")])
     assert answer.content == "Ahoy, matey!"
     assert answer.response_metadata["done_reason"] == "stop" and answer.usage_metadata["output_tokens"] > 0
-    assert "".join(c.content for c in chat.stream("Count to ten.")) == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+    assert "".join(c.content for c in chat.stream("Count to ten.")) == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10."
 
 
 def test_tools(base):
