@@ -166,9 +166,8 @@ fn chunk_step(state: Expect, byte: u8) -> Option<Expect> {
             let digit = (byte as char).to_digit(16)?;
             Expect::ChunkSize { size: size << 4 | u64::from(digit), digits: digits + 1 }
         }
-        (Expect::ChunkSize { size, digits: 1.. }, b'\r') => Expect::ChunkSizeLf { size },
         (Expect::ChunkSize { size, digits: 1.. }, b';') => Expect::ChunkExtension { size, length: 0 },
-        (Expect::ChunkExtension { size, .. }, b'\r') => Expect::ChunkSizeLf { size },
+        (Expect::ChunkSize { size, digits: 1.. } | Expect::ChunkExtension { size, .. }, b'\r') => Expect::ChunkSizeLf { size },
         (Expect::ChunkExtension { size, length }, b'\t' | 0x20..=0x7e) if length < MAX_EXTENSION => {
             Expect::ChunkExtension { size, length: length + 1 }
         }

@@ -44,7 +44,7 @@ const REMEMBERED: usize = 4096;
 
 impl Limiter {
     /// Counts a request. `None`: no limits apply.
-    pub(crate) fn admit(&self, flavour: Flavour, peer: IpAddr, limits: Limits) -> Result<Option<Permit>, Exceeded> {
+    pub(crate) fn admit(&self, flavour: Flavour, peer: IpAddr, limits: Limits) -> Result<Option<Permit>, Box<Exceeded>> {
         if limits == Limits::default() {
             return Ok(None);
         }
@@ -125,11 +125,11 @@ pub(crate) struct Exceeded {
 }
 
 impl Exceeded {
-    fn new(wait: Duration, per_minute: Option<u32>) -> Self {
+    fn new(wait: Duration, per_minute: Option<u32>) -> Box<Self> {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("Rate limit exceeded. Try again in {seconds} seconds.");
         let kind = ErrorKind::RateLimited { retry_after: Duration::from_secs(seconds) };
-        Self { error: RunnerError::new(kind, message).code("rate_limit_exceeded"), per_minute, wait }
+        Box::new(Self { error: RunnerError::new(kind, message).code("rate_limit_exceeded"), per_minute, wait })
     }
 
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {

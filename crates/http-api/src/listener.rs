@@ -78,7 +78,7 @@ impl Default for ConnectionLimits {
             total: 16_384,
             per_peer: 8_192,
             head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             max_head: 64 * 1024,
             body_grace: Duration::from_secs(10),
             body_min_rate: 1024,

@@ -192,16 +192,13 @@ impl<T: Transcoder + Unpin> HttpBody for Translated<T> {
             if this.done {
                 return Poll::Ready(None);
             }
-            match &mut this.upstream {
-                Some(upstream) => {
-                    if ready!(push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
-                        this.upstream = None;
-                    }
+            if let Some(upstream) = &mut this.upstream {
+                if ready!(push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
+                    this.upstream = None;
                 }
-                None => {
-                    this.done = true;
-                    this.coder.finish(&mut this.out);
-                }
+            } else {
+                this.done = true;
+                this.coder.finish(&mut this.out);
             }
         }
     }

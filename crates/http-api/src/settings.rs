@@ -73,7 +73,7 @@ impl Default for LmStudioRules {
         Self {
             jit: true,
             auto_evict: true,
-            default_ttl: Duration::from_secs(3600),
+            default_ttl: Duration::from_hours(1),
             unknown_route_status: 404,
             cors: false,
             use_single_loaded: true,

@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use dialects::llamarunner::{self, ProxyView, ServerView, StartCall, SystemView};
 use domain::{ModelEntry, RunnerError};
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::lease::not_found;
 use super::ollama::natural_mode;
 use super::{Answer, listed, view};
+use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::{accepts_first, json, respond, text};
 use crate::state::{ListenerView, VERSION};
 
 /// `GET /health`.
-pub(super) fn health(cx: &Cx, parts: &Parts) -> Answer {
+pub(super) fn health(cx: &Cx, parts: &Parts) -> Response<Body> {
     let draining = cx.connection.listener.cancel.is_cancelled();
     if !draining && plain_text(&parts.headers) {
-        return Ok(text("OK"));
+        return text("OK");
     }
     let uptime = cx.state().started.elapsed();
-    Ok(respond(llamarunner::health(VERSION, uptime, telemetry::now_ms(), draining)))
+    respond(llamarunner::health(VERSION, uptime, telemetry::now_ms(), draining))
 }
 
 fn plain_text(headers: &HeaderMap) -> bool {
@@ -64,7 +65,7 @@ pub(super) async fn stop(cx: &Cx, body: Incoming) -> Answer {
 }
 
 /// `GET /v1/system/status`.
-pub(super) fn system_status(cx: &Cx) -> Answer {
+pub(super) fn system_status(cx: &Cx) -> Response<Body> {
     let state = cx.state();
     let models = listed(state);
     let memory = state.hardware.memory();
@@ -80,7 +81,7 @@ pub(super) fn system_status(cx: &Cx) -> Answer {
         memory_used: memory.total.saturating_sub(memory.available),
         memory_available: memory.available,
     };
-    Ok(json(cx.route.dialect, llamarunner::system_status(&view)))
+    json(cx.route.dialect, llamarunner::system_status(&view))
 }
 
 /// Memory of an engine on both sides.

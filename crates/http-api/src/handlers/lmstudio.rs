@@ -3,12 +3,14 @@
 use dialects::lmstudio_rest::{self, V0Facts, V0Stream};
 use dialects::Rendered;
 use domain::RunnerError;
+use http::Response;
 use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::lease::{known, not_found};
 use super::openai::{Sent, Work, start};
 use super::{Answer, clock, listed, view};
+use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::relay;
@@ -17,9 +19,9 @@ use crate::relay;
 const MAX_ANSWER: usize = 64 << 20;
 
 /// `GET /api/v0/models`.
-pub(super) fn models(cx: &Cx) -> Answer {
+pub(super) fn models(cx: &Cx) -> Response<Body> {
     let only_loaded = !cx.settings.lmstudio_port.jit;
-    Ok(json(cx.route.dialect, lmstudio_rest::models_list(&listed(cx.state()), only_loaded)))
+    json(cx.route.dialect, lmstudio_rest::models_list(&listed(cx.state()), only_loaded))
 }
 
 /// `GET /api/v0/models/{id}`.
@@ -39,7 +41,7 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
 }
 
 async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
-    let Sent { target, lease, response, sent_at } = start(cx, parts, cx.collect(body).await?, work).await?;
+    let Sent { target, lease, response, since } = start(cx, parts, cx.collect(body).await?, work).await?;
     let mut model = view(cx.state(), &target.entry);
     model.instance = Some(lease.instance());
     let facts = facts(cx, &model).await;
@@ -47,14 +49,14 @@ async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answe
         relay::translated(response.into_body(), V0Stream::new(facts, clock()), Rendered::SSE).await?
     } else {
         let whole = response.into_body().collect_bytes(MAX_ANSWER).await?;
-        json(cx.route.dialect, add_stats(&whole, &facts, sent_at)?)
+        json(cx.route.dialect, add_stats(&whole, &facts, since)?)
     };
     target.mark(&mut answer);
     Ok(answer)
 }
 
-fn add_stats(whole: &[u8], facts: &V0Facts, sent_at: std::time::Instant) -> Result<Vec<u8>, RunnerError> {
-    lmstudio_rest::add_stats(whole, facts, sent_at.elapsed())
+fn add_stats(whole: &[u8], facts: &V0Facts, since: std::time::Instant) -> Result<Vec<u8>, RunnerError> {
+    lmstudio_rest::add_stats(whole, facts, since.elapsed())
 }
 
 async fn facts(cx: &Cx, model: &dialects::ModelView) -> V0Facts {

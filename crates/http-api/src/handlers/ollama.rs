@@ -11,6 +11,7 @@ use dialects::{ModelView, Rendered};
 use domain::chat::{ChatRequest, Part};
 use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
 use http::header::USER_AGENT;
+use http::Response;
 use http::request::Parts;
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
@@ -18,6 +19,7 @@ use serde_json::json as value;
 
 use super::lease::{EngineCalls, Wish, lease};
 use super::{Answer, clock, listed, now_ns};
+use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::{json, respond};
 use crate::listener::Flavour;
@@ -33,23 +35,23 @@ const IMAGE_TOKENS: usize = 768;
 const SPECIAL_TOKENS: usize = 4;
 
 /// `GET /api/version`. Only the Ollama port pretends to be a release of Ollama (management contract 6.1).
-pub(super) fn version(cx: &Cx) -> Answer {
+pub(super) fn version(cx: &Cx) -> Response<Body> {
     let version = if cx.flavour() == Flavour::Ollama { cx.settings.ollama_version.as_str() } else { VERSION };
-    Ok(json(Dialect::Ollama, ollama::version(version, VERSION)))
+    json(Dialect::Ollama, ollama::version(version, VERSION))
 }
 
 /// `GET /api/status`.
-pub(super) fn status(_cx: &Cx) -> Answer {
-    Ok(json(Dialect::Ollama, value!({ "cloud": { "disabled": true, "source": "config" } }).to_string()))
+pub(super) fn status() -> Response<Body> {
+    json(Dialect::Ollama, value!({ "cloud": { "disabled": true, "source": "config" } }).to_string())
 }
 
 /// `GET /api/tags`.
-pub(super) fn tags(cx: &Cx) -> Answer {
-    Ok(json(Dialect::Ollama, ollama::tags(&listed(cx.state()))))
+pub(super) fn tags(cx: &Cx) -> Response<Body> {
+    json(Dialect::Ollama, ollama::tags(&listed(cx.state())))
 }
 
 /// `GET /api/ps`.
-pub(super) fn ps(cx: &Cx) -> Answer {
+pub(super) fn ps(cx: &Cx) -> Response<Body> {
     let catalog = cx.state().registry.catalog();
     let loaded: Vec<ModelView> = cx
         .state()
@@ -62,12 +64,12 @@ pub(super) fn ps(cx: &Cx) -> Answer {
         })
         .filter(ModelView::is_loaded)
         .collect();
-    Ok(json(Dialect::Ollama, ollama::ps(&loaded, telemetry::now_ms())))
+    json(Dialect::Ollama, ollama::ps(&loaded, telemetry::now_ms()))
 }
 
 /// `POST /api/me`: there is no cloud account.
-pub(super) fn me(_cx: &Cx) -> Answer {
-    Ok(respond(Rendered::json(401, br#"{"error":"unauthorized"}"#.to_vec())))
+pub(super) fn me() -> Response<Body> {
+    respond(Rendered::json(401, br#"{"error":"unauthorized"}"#.to_vec()))
 }
 
 /// Cloud search and fetch.
@@ -80,8 +82,8 @@ pub(super) async fn no_cloud(cx: &Cx, body: Incoming, what: &str) -> Answer {
 }
 
 /// `GET /api/experimental/model-recommendations`.
-pub(super) fn recommendations(_cx: &Cx) -> Answer {
-    Ok(json(Dialect::Ollama, r#"{"recommendations":[]}"#))
+pub(super) fn recommendations() -> Response<Body> {
+    json(Dialect::Ollama, r#"{"recommendations":[]}"#)
 }
 
 /// The entry behind a name, or the error in the words of the route.

@@ -14,20 +14,21 @@ use router::{Lease, UpstreamBody};
 
 use super::lease::{EngineCalls, Target, Wish, is_jit, known, lease, not_found, require, target};
 use super::{Answer, listed, view};
+use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::listener::Flavour;
 use crate::relay;
 
 /// `GET /v1/models` and `/models`.
-pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Answer {
+pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
     let models = listed(cx.state());
     let body = if cx.flavour() == Flavour::LmStudio {
         lmstudio_rest::openai_models(&models, !cx.settings.lmstudio_port.jit)
     } else {
         openai::models_list(&models, options(cx, parts.uri.path() == "/models"))
     };
-    Ok(json(cx.route.dialect, body))
+    json(cx.route.dialect, body)
 }
 
 /// `GET /v1/models/{id}`.
@@ -131,15 +132,15 @@ pub(super) struct Sent {
     pub(super) target: Target,
     pub(super) lease: Lease,
     pub(super) response: Response<UpstreamBody>,
-    pub(super) sent_at: Instant,
+    pub(super) since: Instant,
 }
 
 /// Body to engine: peek, find the model, get a lease, send the bytes.
 pub(super) async fn start(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Sent, RunnerError> {
     let Prepared { target, lease, body } = prepare(cx, parts, body, work).await?;
-    let sent_at = Instant::now();
+    let since = Instant::now();
     let response = EngineCalls::new(cx, &lease).send(work.path(), body).await?;
-    Ok(Sent { target, lease, response, sent_at })
+    Ok(Sent { target, lease, response, since })
 }
 
 struct Prepared {
@@ -175,7 +176,6 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
         permit.stream()?;
     }
     let rewritten = if edits.is_empty() { None } else { Some(peek::rewrite(&body, &peeked, &edits)) };
-    drop(peeked);
     let body = rewritten.map_or(body, Bytes::from);
     let lease = lease(cx, parts, &target.entry, wish).await?;
     Ok(Prepared { target, lease, body })

@@ -27,14 +27,14 @@ const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; i
     frame-ancestors 'none'";
 
 /// `GET /` (management contract 6.1).
-pub(super) fn root(cx: &Cx, parts: &Parts) -> Answer {
+pub(super) fn root(cx: &Cx, parts: &Parts) -> Response<Body> {
     if cx.flavour() == Flavour::Ollama {
-        return Ok(text("Ollama is running"));
+        return text("Ollama is running");
     }
     if accepts(&parts.headers, "text/html") {
-        return Ok(redirect());
+        return redirect();
     }
-    Ok(text("LlamaRunner is running"))
+    text("LlamaRunner is running")
 }
 
 fn redirect() -> Response<Body> {
@@ -45,8 +45,8 @@ fn redirect() -> Response<Body> {
 }
 
 /// `GET /openapi.json`.
-pub(super) fn openapi(cx: &Cx) -> Answer {
-    Ok(json(cx.route.dialect, routes::document()))
+pub(super) fn openapi(cx: &Cx) -> Response<Body> {
+    json(cx.route.dialect, routes::document())
 }
 
 /// `GET /ui/…`: a file, or the page itself for addresses that the page handles.

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Longest any single step of a test may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Which engine runs the models.
 #[derive(Clone, Default)]
@@ -216,7 +216,7 @@ pub async fn open(
     patiently("an answer", sender.send_request(request.body(Full::new(body.into())).unwrap())).await.unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "ends with the connection of the test")]
+#[expect(clippy::disallowed_methods, reason = "ends with the test's connection")]
 fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
     tokio::spawn(connection);
 }
@@ -234,4 +234,46 @@ pub async fn get(to: SocketAddr, path: &str) -> Reply {
 
 pub async fn post(to: SocketAddr, path: &str, body: &serde_json::Value) -> Reply {
     call(to, "POST", path, &[("content-type", "application/json")], body.to_string()).await
+}
+
+/// The rest of an answer's body, errors included: what a client saw until the connection ended.
+pub async fn drain(mut body: Incoming) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(Ok(frame)) = patiently("a frame", body.frame()).await {
+        if let Ok(data) = frame.into_data() {
+            out.extend_from_slice(&data);
+        }
+    }
+    out
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    patiently(what, async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Lines of an Ollama stream; every line must be JSON and end in a line feed, none may be blank.
+pub fn lines(body: &[u8]) -> Vec<serde_json::Value> {
+    assert!(body.ends_with(b"\n"), "{}", String::from_utf8_lossy(body));
+    body[..body.len() - 1].split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// A server with the stub engine, which records what it is asked.
+pub async fn with_stub(env: &[(&'static str, &str)]) -> (Server, PathBuf) {
+    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let path = file.to_path_buf();
+    drop(file);
+    let mut env: Vec<(&'static str, String)> = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    env.push(("STUB_RECORD", path.to_string_lossy().into_owned()));
+    (Server::start(Setup { engine: Engine::Stub(env), ..Setup::default() }).await, path)
+}
+
+/// A server with llama-server.
+pub async fn with_engine() -> Server {
+    Server::start(Setup { engine: Engine::Real, ..Setup::default() }).await
 }
