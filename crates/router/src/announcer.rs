@@ -30,7 +30,11 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 fn tell(core: &Core, told: &mut HashMap<ModelKey, InstanceView>, told_active: &mut u32) {
     let views = core.instance_views();
-    let gone: Vec<ModelKey> = told.keys().filter(|key| views.iter().all(|view| view.model != **key)).cloned().collect();
+    let gone: Vec<ModelKey> = told
+        .keys()
+        .filter(|key| views.iter().all(|view| view.model != **key))
+        .cloned()
+        .collect();
     for model in gone {
         told.remove(&model);
         core.deps.bus.publish(EventKind::InstanceGone { model });
@@ -51,6 +55,21 @@ fn tell(core: &Core, told: &mut HashMap<ModelKey, InstanceView>, told_active: &m
 
 /// Times and memory change with every look; they are no news by themselves.
 fn same(old: &InstanceView, new: &InstanceView) -> bool {
-    (old.id, &old.state, old.active, old.queued, old.keep_alive, old.port, old.jit)
-        == (new.id, &new.state, new.active, new.queued, new.keep_alive, new.port, new.jit)
+    (
+        old.id,
+        &old.state,
+        old.active,
+        old.queued,
+        old.keep_alive,
+        old.port,
+        old.jit,
+    ) == (
+        new.id,
+        &new.state,
+        new.active,
+        new.queued,
+        new.keep_alive,
+        new.port,
+        new.jit,
+    )
 }

@@ -156,9 +156,16 @@ impl Core {
         while let Some(effect) = effects.get(next) {
             next += 1;
             match effect {
-                Effect::Grant { ticket, lease, instance } => {
+                Effect::Grant {
+                    ticket,
+                    lease,
+                    instance,
+                } => {
                     let (ticket, lease) = (*ticket, *lease);
-                    let answer = state.instances.get(instance).map(|i| Answer::Granted { lease, instance: i.clone() });
+                    let answer = state.instances.get(instance).map(|i| Answer::Granted {
+                        lease,
+                        instance: i.clone(),
+                    });
                     let answered = match (state.waiters.remove(&ticket), answer) {
                         (Some(waiter), Some(answer)) => waiter.send(answer).is_ok(),
                         _ => false,
@@ -177,7 +184,11 @@ impl Core {
                     state.wake_at = Some(*at);
                     self.clock.notify_one();
                 }
-                Effect::Start { instance, model, options } => {
+                Effect::Start {
+                    instance,
+                    model,
+                    options,
+                } => {
                     let shared = Arc::new(Instance::new(*instance, model.clone(), options.clone()));
                     state.instances.insert(*instance, shared.clone());
                     after.push(After::Start(shared));
@@ -201,7 +212,10 @@ impl Core {
                 After::Ask(instance, wish) => instance.ask(wish),
                 After::Failed(model, report) => {
                     tracing::warn!(%model, reason = report.reason, "the engine failed");
-                    self.deps.bus.publish(EventKind::ModelFailed { model, reason: report.reason });
+                    self.deps.bus.publish(EventKind::ModelFailed {
+                        model,
+                        reason: report.reason,
+                    });
                 }
             }
         }

@@ -2,9 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::{
-    ErrorKind, InstanceView, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, RequestId, RunnerError,
-};
+use domain::{ErrorKind, InstanceView, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, RequestId, RunnerError};
 use http::{HeaderMap, Method, Response};
 use scheduler::{Acquire, Effect, Event, LeaseId, TicketId};
 use tokio::sync::oneshot;
@@ -66,13 +64,26 @@ impl Core {
     /// Waits for a slot of a ready engine. For a loaded model with a free slot this is one lock and no task switch.
     pub(crate) async fn lease(self: &Arc<Self>, request: LeaseRequest) -> Result<Lease, RunnerError> {
         let asked = Instant::now();
-        let LeaseRequest { model, launch, keep_alive, jit, operation, client } = request;
+        let LeaseRequest {
+            model,
+            launch,
+            keep_alive,
+            jit,
+            operation,
+            client,
+        } = request;
         let mut wait = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let ticket = state.ticket();
             let (place, id) = state.requests.insert(model.key.clone(), operation, client);
-            let acquire = Event::Acquire(Acquire { ticket, model, wish: launch, keep_alive, jit });
+            let acquire = Event::Acquire(Acquire {
+                ticket,
+                model,
+                wish: launch,
+                keep_alive,
+                jit,
+            });
             state.scheduler.handle(self.now(), acquire, &mut state.effects);
             self.announce();
             if let [Effect::Grant { lease, instance, .. }] = state.effects[..] {
@@ -85,7 +96,14 @@ impl Core {
             let (waiter, answer) = oneshot::channel();
             state.waiters.insert(ticket, waiter);
             self.settle(guard);
-            Waiting { core: self, ticket, place, id, answer, over: false }
+            Waiting {
+                core: self,
+                ticket,
+                place,
+                id,
+                answer,
+                over: false,
+            }
         };
         let answer = (&mut wait.answer).await;
         wait.over = true;
@@ -123,7 +141,16 @@ impl Core {
         instance.begin();
         let waited = asked.elapsed();
         let load_time = link.ready_at.saturating_duration_since(asked.max(instance.begun));
-        Ok(Lease(Arc::new(Inner { core: self.clone(), instance, link, lease, place, id, waited, load_time })))
+        Ok(Lease(Arc::new(Inner {
+            core: self.clone(),
+            instance,
+            link,
+            lease,
+            place,
+            id,
+            waited,
+            load_time,
+        })))
     }
 
     fn forget(&self, place: usize) {
@@ -203,7 +230,12 @@ impl Lease {
     /// request that may have reached the engine is not sent again (promise H8), except on an idle connection that the
     /// engine closed before it answered.
     pub async fn send(&self, request: UpstreamRequest) -> Result<Response<UpstreamBody>, RunnerError> {
-        let UpstreamRequest { method, path, headers, body } = request;
+        let UpstreamRequest {
+            method,
+            path,
+            headers,
+            body,
+        } = request;
         let link = &self.0.link;
         let head = request_head(&method, &path, &headers, body.len(), &link.prefix)
             .ok_or_else(|| RunnerError::invalid("The request path holds characters that are not allowed."))?;
@@ -235,7 +267,10 @@ impl Lease {
                 Broken::BeforeAnswer => return Err(self.clone().why_broken("before it answered").await),
                 Broken::InHead => return Err(self.clone().why_broken("in the middle of its answer").await),
                 Broken::Malformed => {
-                    return Err(RunnerError::new(ErrorKind::EngineFailed, "The engine's answer is not HTTP."));
+                    return Err(RunnerError::new(
+                        ErrorKind::EngineFailed,
+                        "The engine's answer is not HTTP.",
+                    ));
                 }
             }
         }

@@ -59,7 +59,13 @@ pub(crate) async fn run(core: Arc<Core>, instance: Arc<Instance>) {
 
 /// A failure without a process.
 fn plain(reason: impl Into<String>, retryable: bool) -> FailureReport {
-    FailureReport { reason: reason.into(), log: Vec::new(), exit_code: None, signal: None, retryable }
+    FailureReport {
+        reason: reason.into(),
+        log: Vec::new(),
+        exit_code: None,
+        signal: None,
+        retryable,
+    }
 }
 
 fn cancelled() -> FailureReport {
@@ -87,8 +93,14 @@ async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<(Child, Loa
     loop {
         match start_with(core, instance, &binary, &mut launch, &mut wish).await {
             Ok(child) => return Ok((child, launch)),
-            Err(Failed { report, out_of_memory: false }) => return Err(report),
-            Err(Failed { report, out_of_memory: true }) => {
+            Err(Failed {
+                report,
+                out_of_memory: false,
+            }) => return Err(report),
+            Err(Failed {
+                report,
+                out_of_memory: true,
+            }) => {
                 attempt += 1;
                 let has_gpu = !binary.devices.is_empty();
                 match engines::degrade(&instance.model, &launch, has_gpu, attempt) {
@@ -122,11 +134,15 @@ async fn start_with(
     launch: &mut LoadedLaunch,
     wish: &mut watch::Receiver<Wish>,
 ) -> Result<Child, Failed> {
-    let failed = |report| Failed { report, out_of_memory: false };
+    let failed = |report| Failed {
+        report,
+        out_of_memory: false,
+    };
     let begun = Instant::now();
     let key = random_key().ok_or_else(|| failed(plain("The system gives no random numbers.", true)))?;
     let settings = core.deps.engines.settings();
-    let command = engines::launch(binary, &instance.model, launch, &key, &settings).stop_grace(core.settings().stop_grace);
+    let command =
+        engines::launch(binary, &instance.model, launch, &key, &settings).stop_grace(core.settings().stop_grace);
     let spec = ChildSpec {
         label: instance.model.key.to_string(),
         program: command.program,
@@ -138,7 +154,10 @@ async fn start_with(
     };
     let (child, lines) = core.deps.supervisor.spawn(spec).await.map_err(|error| {
         tracing::error!(%error, "cannot start the engine");
-        failed(plain("The engine program could not be started. Run `llama-runner doctor` to see why.", error.is_retryable()))
+        failed(plain(
+            "The engine program could not be started. Run `llama-runner doctor` to see why.",
+            error.is_retryable(),
+        ))
     })?;
     instance.set_child(child.clone());
 
@@ -256,7 +275,12 @@ async fn wait_ready(
 
 /// Proof that the process behind the address is ours, by its key (promise R7); with a GPU also one real token, because an
 /// engine can be healthy and fail every request after running out of GPU memory (engine guide 2.1).
-async fn first_answer(binary: &EngineBinary, launch: &LoadedLaunch, facts: &ReadyFacts, key: &str) -> Result<(), String> {
+async fn first_answer(
+    binary: &EngineBinary,
+    launch: &LoadedLaunch,
+    facts: &ReadyFacts,
+    key: &str,
+) -> Result<(), String> {
     match probe::get(facts.address, key, "/v1/models", FIRST_ANSWER).await {
         Some(200) => {}
         Some(status) => return Err(format!("The engine refused its first request (status {status}).")),
@@ -271,12 +295,24 @@ async fn first_answer(binary: &EngineBinary, launch: &LoadedLaunch, facts: &Read
         EngineMode::Rerank => return Ok(()),
     };
     let mut headers = HeaderMap::new();
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     // The first token compiles GPU kernels.
-    let warm_up = probe::send(facts.address, key, &Method::POST, path, &headers, Bytes::from_static(body));
+    let warm_up = probe::send(
+        facts.address,
+        key,
+        &Method::POST,
+        path,
+        &headers,
+        Bytes::from_static(body),
+    );
     match timeout(FIRST_ANSWER * 4, warm_up).await {
         Ok(Some(200)) => Ok(()),
-        Ok(Some(status)) => Err(format!("The engine loaded the model but cannot use it (status {status}).")),
+        Ok(Some(status)) => Err(format!(
+            "The engine loaded the model but cannot use it (status {status})."
+        )),
         Ok(None) | Err(_) => Err("The engine loaded the model but did not answer a first request.".into()),
     }
 }

@@ -21,14 +21,25 @@ struct Entry {
 impl Requests {
     /// Ids begin with the time, so that they differ between runs of the app.
     pub(crate) fn new(now_ms: i64) -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), next_id: (now_ms as u64) << 20 }
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            next_id: (now_ms as u64) << 20,
+        }
     }
 
     /// Adds a request; returns its place and its id.
     pub(crate) fn insert(&mut self, model: ModelKey, operation: &'static str, client: String) -> (usize, RequestId) {
         self.next_id += 1;
         let id = RequestId(self.next_id);
-        let entry = Some(Entry { id, model, operation, client, running: false, started_ms: telemetry::now_ms() });
+        let entry = Some(Entry {
+            id,
+            model,
+            operation,
+            client,
+            running: false,
+            started_ms: telemetry::now_ms(),
+        });
         match self.free.pop() {
             Some(place) => {
                 self.entries[place] = entry;
@@ -68,7 +79,11 @@ impl Requests {
                 model: entry.model.clone(),
                 operation: entry.operation.to_owned(),
                 client: entry.client.clone(),
-                phase: if entry.running { RequestPhase::Running } else { waiting(&entry.model) },
+                phase: if entry.running {
+                    RequestPhase::Running
+                } else {
+                    waiting(&entry.model)
+                },
                 started_ms: entry.started_ms,
             })
             .collect();

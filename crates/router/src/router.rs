@@ -80,7 +80,12 @@ impl Router {
             let mut state = self.core.lock();
             let ticket = state.ticket();
             state.waiters.insert(ticket, waiter);
-            let load = Load { ticket, model: model.clone(), wish: launch, keep_alive };
+            let load = Load {
+                ticket,
+                model: model.clone(),
+                wish: launch,
+                keep_alive,
+            };
             self.core.dispatch_locked(state, Event::Load(load));
         }
         if wait {
@@ -100,7 +105,13 @@ impl Router {
             let state = self.core.lock();
             let facts = state.scheduler.instance(model);
             let instance = facts.and_then(|facts| state.instances.get(&facts.id).cloned());
-            self.core.dispatch_locked(state, Event::Unload { key: model.clone(), force });
+            self.core.dispatch_locked(
+                state,
+                Event::Unload {
+                    key: model.clone(),
+                    force,
+                },
+            );
             instance
         };
         let Some(instance) = instance else { return false };

@@ -28,7 +28,10 @@ impl Core {
     pub(crate) fn instance_view(&self, instance: &Arc<Instance>) -> InstanceView {
         let facts = {
             let state = self.lock();
-            state.scheduler.instance(&instance.model.key).filter(|facts| facts.id == instance.id)
+            state
+                .scheduler
+                .instance(&instance.model.key)
+                .filter(|facts| facts.id == instance.id)
         };
         let facts = facts.unwrap_or_else(|| InstanceFacts {
             id: instance.id,

@@ -31,10 +31,18 @@ impl BackOff {
 
     /// A start failed or a running engine died. `jitter` is 0 to 1 and adds up to a tenth.
     pub fn on_failure(&mut self, now: Duration, retryable: bool, jitter: f64) -> Decision {
-        if self.ready_since.take().is_some_and(|since| now.saturating_sub(since) >= Self::HEALTHY) {
+        if self
+            .ready_since
+            .take()
+            .is_some_and(|since| now.saturating_sub(since) >= Self::HEALTHY)
+        {
             self.failures.clear();
         }
-        while self.failures.front().is_some_and(|at| now.saturating_sub(*at) > Self::WINDOW) {
+        while self
+            .failures
+            .front()
+            .is_some_and(|at| now.saturating_sub(*at) > Self::WINDOW)
+        {
             self.failures.pop_front();
         }
         self.failures.push_back(now);
@@ -92,6 +100,9 @@ mod tests {
 
     #[test]
     fn jitter_adds_a_tenth_at_most() {
-        assert_eq!(BackOff::default().on_failure(secs(1), true, 1.0), Decision::After(Duration::from_millis(1100)));
+        assert_eq!(
+            BackOff::default().on_failure(secs(1), true, 1.0),
+            Decision::After(Duration::from_millis(1100))
+        );
     }
 }

@@ -53,7 +53,9 @@ impl Scheduler {
             Event::Ready { instance, launch } => {
                 let max_wait = self.limits.max_wait;
                 let Some(model) = self.model_of(instance) else { return };
-                let Some(inst) = model.instance.as_mut().filter(|i| i.is_starting()) else { return };
+                let Some(inst) = model.instance.as_mut().filter(|i| i.is_starting()) else {
+                    return;
+                };
                 inst.phase = Phase::Ready;
                 inst.launch = Some(launch);
                 inst.ready_at = Some(now);
@@ -111,22 +113,42 @@ impl Scheduler {
             }
             take_slot(instance, now);
             self.leases.insert(lease, instance.id);
-            effects.push(Effect::Grant { ticket: ask.ticket, lease, instance: instance.id });
+            effects.push(Effect::Grant {
+                ticket: ask.ticket,
+                lease,
+                instance: instance.id,
+            });
             return;
         }
         if self.tickets.len() >= self.limits.max_queue || model.queue.len() >= self.limits.max_queue_per_model {
             let retry_after = Duration::from_secs(1);
             let text = "The server is busy: the queue is full. Please try again later.";
-            return reject(effects, ask.ticket, RunnerError::new(ErrorKind::Overloaded { retry_after }, text));
+            return reject(
+                effects,
+                ask.ticket,
+                RunnerError::new(ErrorKind::Overloaded { retry_after }, text),
+            );
         }
-        let coming = model.instance.as_ref().is_some_and(|i| i.is_starting() || i.is_ready() && i.satisfies(&ask.wish));
+        let coming = model
+            .instance
+            .as_ref()
+            .is_some_and(|i| i.is_starting() || i.is_ready() && i.satisfies(&ask.wish));
         if !self.limits.autoload && !coming {
-            let text = format!("The model '{}' is not loaded, and loading on demand is off.", ask.model.key);
+            let text = format!(
+                "The model '{}' is not loaded, and loading on demand is off.",
+                ask.model.key
+            );
             let mut error = RunnerError::new(ErrorKind::NotLoaded, text);
             error.model = Some(ask.model.key.to_string());
             return reject(effects, ask.ticket, error);
         }
-        let Acquire { ticket, model, wish, keep_alive, jit } = ask;
+        let Acquire {
+            ticket,
+            model,
+            wish,
+            keep_alive,
+            jit,
+        } = ask;
         self.enqueue(now, ticket, model, wish, (keep_alive, jit, false));
         self.schedule(now, effects);
     }
@@ -155,14 +177,26 @@ impl Scheduler {
     ) {
         let key = model.key.clone();
         let deadline = now.saturating_add(self.limits.max_wait);
-        let ticket = Ticket { id, model, wish, keep_alive, jit, load, since: now, deadline, seq: self.next_seq };
+        let ticket = Ticket {
+            id,
+            model,
+            wish,
+            keep_alive,
+            jit,
+            load,
+            since: now,
+            deadline,
+            seq: self.next_seq,
+        };
         self.next_seq += 1;
         self.models.entry(key.clone()).or_default().queue.push_back(ticket);
         self.tickets.insert(id, key);
     }
 
     fn cancel(&mut self, now: Duration, ticket: TicketId, effects: &mut Vec<Effect>) {
-        let Some(key) = self.tickets.remove(&ticket) else { return };
+        let Some(key) = self.tickets.remove(&ticket) else {
+            return;
+        };
         if let Some(model) = self.models.get_mut(&key) {
             model.queue.retain(|t| t.id != ticket);
         }
@@ -188,9 +222,15 @@ impl Scheduler {
     }
 
     fn progress(&mut self, instance: InstanceId, value: f32, effects: &mut Vec<Effect>) {
-        let Some(inst) = self.model_of(instance).and_then(|model| model.instance.as_mut()) else { return };
+        let Some(inst) = self.model_of(instance).and_then(|model| model.instance.as_mut()) else {
+            return;
+        };
         if let Phase::Starting { progress } = &mut inst.phase {
-            *progress = if value.is_finite() { value.clamp(*progress, 1.0) } else { *progress };
+            *progress = if value.is_finite() {
+                value.clamp(*progress, 1.0)
+            } else {
+                *progress
+            };
             effects.push(Effect::Publish(inst.model.key.clone()));
         }
     }
@@ -204,7 +244,10 @@ impl Scheduler {
         let Some(instance) = model.instance.take() else { return };
         model.last_used = Some(instance.last_used);
         if instance.phase != Phase::Stopping {
-            effects.push(Effect::Failed { key: key.clone(), report: report.clone() });
+            effects.push(Effect::Failed {
+                key: key.clone(),
+                report: report.clone(),
+            });
             let wanted = (instance.explicit || instance.pinned)
                 && !self.shutting_down
                 && instance.phase != Phase::Draining(Drain::Unload);
@@ -212,8 +255,17 @@ impl Scheduler {
                 Decision::After(delay) => {
                     model.blocked_until = Some(now.saturating_add(delay));
                     if wanted {
-                        let Instance { model: entry, options, keep_alive, .. } = instance;
-                        model.revive = Some(Revive { model: entry, options, keep_alive });
+                        let Instance {
+                            model: entry,
+                            options,
+                            keep_alive,
+                            ..
+                        } = instance;
+                        model.revive = Some(Revive {
+                            model: entry,
+                            options,
+                            keep_alive,
+                        });
                     }
                 }
                 Decision::GiveUp => {
@@ -244,14 +296,23 @@ impl Scheduler {
                 Phase::Starting { .. } => {
                     refuse = true;
                     instance.phase = Phase::Stopping;
-                    effects.push(Effect::Stop { instance: instance.id, force: true });
+                    effects.push(Effect::Stop {
+                        instance: instance.id,
+                        force: true,
+                    });
                 }
                 Phase::Ready | Phase::Draining(_) if force || instance.active == 0 => {
                     instance.phase = Phase::Stopping;
-                    effects.push(Effect::Stop { instance: instance.id, force });
+                    effects.push(Effect::Stop {
+                        instance: instance.id,
+                        force,
+                    });
                 }
                 Phase::Ready | Phase::Draining(_) => instance.phase = Phase::Draining(Drain::Unload),
-                Phase::Stopping if force => effects.push(Effect::Stop { instance: instance.id, force }),
+                Phase::Stopping if force => effects.push(Effect::Stop {
+                    instance: instance.id,
+                    force,
+                }),
                 Phase::Stopping => {}
             },
         }
@@ -271,16 +332,25 @@ impl Scheduler {
         self.tickets.clear();
         for (key, model) in &mut self.models {
             model.revive = None;
-            model.queue.drain(..).for_each(|ticket| reject(effects, ticket.id, shutting_down()));
+            model
+                .queue
+                .drain(..)
+                .for_each(|ticket| reject(effects, ticket.id, shutting_down()));
             let Some(instance) = &mut model.instance else { continue };
             let starting = instance.is_starting();
             if instance.phase == Phase::Stopping {
                 if at_once {
-                    effects.push(Effect::Stop { instance: instance.id, force: true });
+                    effects.push(Effect::Stop {
+                        instance: instance.id,
+                        force: true,
+                    });
                 }
             } else if starting || at_once || instance.active == 0 {
                 instance.phase = Phase::Stopping;
-                effects.push(Effect::Stop { instance: instance.id, force: starting || at_once && instance.active > 0 });
+                effects.push(Effect::Stop {
+                    instance: instance.id,
+                    force: starting || at_once && instance.active > 0,
+                });
                 effects.push(Effect::Publish(key.clone()));
             } else {
                 instance.phase = Phase::Draining(Drain::Unload);
@@ -322,14 +392,20 @@ impl Scheduler {
             last_used: now,
         });
         self.instances.insert(id, key.clone());
-        effects.push(Effect::Start { instance: id, model: entry, options });
+        effects.push(Effect::Start {
+            instance: id,
+            model: entry,
+            options,
+        });
         effects.push(Effect::Publish(key.clone()));
     }
 
     /// Hands free slots of the ready instance to its waiting callers, first come first served.
     pub(crate) fn grant(&mut self, now: Duration, key: &ModelKey, effects: &mut Vec<Effect>) {
         let Some(model) = self.models.get_mut(key) else { return };
-        let Some(instance) = model.instance.as_mut().filter(|i| i.is_ready()) else { return };
+        let Some(instance) = model.instance.as_mut().filter(|i| i.is_ready()) else {
+            return;
+        };
         let mut index = 0;
         while let Some(ticket) = model.queue.get(index) {
             if !instance.satisfies(&ticket.wish) || !ticket.load && instance.active >= instance.slots() {
@@ -346,13 +422,20 @@ impl Scheduler {
                 instance.jit = false;
                 instance.last_used = now;
                 instance.idle_since = instance.idle_since.map(|_| now);
-                effects.push(Effect::Loaded { ticket: ticket.id, instance: instance.id });
+                effects.push(Effect::Loaded {
+                    ticket: ticket.id,
+                    instance: instance.id,
+                });
             } else {
                 let lease = LeaseId(self.next_lease);
                 self.next_lease += 1;
                 take_slot(instance, now);
                 self.leases.insert(lease, instance.id);
-                effects.push(Effect::Grant { ticket: ticket.id, lease, instance: instance.id });
+                effects.push(Effect::Grant {
+                    ticket: ticket.id,
+                    lease,
+                    instance: instance.id,
+                });
             }
         }
     }

@@ -149,17 +149,26 @@ impl Model {
     pub(crate) fn start_options(&self, limits: &Limits) -> LaunchOptions {
         let wishes = self.queue.iter().map(|ticket| &ticket.wish);
         let revived = self.revive.as_ref().map(|revive| &revive.options);
-        let merged = wishes.chain(revived).chain(&self.previous).fold(LaunchOptions::default(), |all, next| {
-            if all.mode.is_some() && next.mode.is_some() && all.mode != next.mode {
-                return all;
-            }
-            LaunchOptions {
-                context: all.context.max(next.context),
-                parallel: all.parallel.max(next.parallel),
-                ..all.or(next)
-            }
-        });
-        let entry = self.queue.front().map(|t| &t.model).or(self.revive.as_ref().map(|r| &r.model));
-        entry.map_or_else(|| merged.clone(), |entry| merged.or(&entry.launch)).or(&limits.launch)
+        let merged = wishes
+            .chain(revived)
+            .chain(&self.previous)
+            .fold(LaunchOptions::default(), |all, next| {
+                if all.mode.is_some() && next.mode.is_some() && all.mode != next.mode {
+                    return all;
+                }
+                LaunchOptions {
+                    context: all.context.max(next.context),
+                    parallel: all.parallel.max(next.parallel),
+                    ..all.or(next)
+                }
+            });
+        let entry = self
+            .queue
+            .front()
+            .map(|t| &t.model)
+            .or(self.revive.as_ref().map(|r| &r.model));
+        entry
+            .map_or_else(|| merged.clone(), |entry| merged.or(&entry.launch))
+            .or(&limits.launch)
     }
 }

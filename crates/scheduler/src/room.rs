@@ -15,7 +15,12 @@ impl Scheduler {
         self.stop_unwanted(now, effects);
         self.restart_for_larger_options(now, &mut look_again, effects);
         self.make_room(now, &mut look_again, effects);
-        let waiting: Vec<ModelKey> = self.models.iter().filter(|(_, m)| !m.queue.is_empty()).map(|(k, _)| k.clone()).collect();
+        let waiting: Vec<ModelKey> = self
+            .models
+            .iter()
+            .filter(|(_, m)| !m.queue.is_empty())
+            .map(|(k, _)| k.clone())
+            .collect();
         for key in &waiting {
             self.grant(now, key, effects);
         }
@@ -39,7 +44,9 @@ impl Scheduler {
                 let error = match &failure {
                     Some(report) => failed(key, report),
                     None => RunnerError::new(
-                        ErrorKind::Overloaded { retry_after: Duration::from_secs(5) },
+                        ErrorKind::Overloaded {
+                            retry_after: Duration::from_secs(5),
+                        },
                         format!("The server is busy: no slot for the model '{key}' became free in time."),
                     ),
                 };
@@ -59,7 +66,10 @@ impl Scheduler {
             let over = !busy && instance.expires_at().is_some_and(|at| at <= now);
             if cancelled || over {
                 instance.phase = Phase::Stopping;
-                effects.push(Effect::Stop { instance: instance.id, force: cancelled });
+                effects.push(Effect::Stop {
+                    instance: instance.id,
+                    force: cancelled,
+                });
                 effects.push(Effect::Publish(key.clone()));
             }
         }
@@ -67,7 +77,12 @@ impl Scheduler {
 
     /// A waiting request that the loaded instance cannot serve makes it start again, once it is idle or the request has
     /// lost patience.
-    fn restart_for_larger_options(&mut self, now: Duration, look_again: &mut Option<Duration>, effects: &mut Vec<Effect>) {
+    fn restart_for_larger_options(
+        &mut self,
+        now: Duration,
+        look_again: &mut Option<Duration>,
+        effects: &mut Vec<Effect>,
+    ) {
         let patience = self.limits.patience();
         for (key, model) in &mut self.models {
             let since = model.unserved().map(|ticket| ticket.since);
@@ -107,7 +122,11 @@ impl Scheduler {
         for (key, oldest) in self.wanted(now) {
             let Some(model) = self.models.get(&key) else { continue };
             let jit = model.queue.front().is_some_and(|ticket| ticket.jit);
-            if oldest.is_some() && jit && self.limits.jit_auto_evict && self.clear_other_jit(now, oldest, look_again, effects) {
+            if oldest.is_some()
+                && jit
+                && self.limits.jit_auto_evict
+                && self.clear_other_jit(now, oldest, look_again, effects)
+            {
                 continue;
             }
             if free > 0 {
@@ -125,7 +144,11 @@ impl Scheduler {
                 Victim::Found(victim) => self.close(&victim, effects),
                 Victim::Later(at) => earliest(look_again, at),
                 Victim::None => {
-                    let stuck = self.models.values().filter_map(|m| m.instance.as_ref()).all(|i| i.pinned && !i.is_leaving());
+                    let stuck = self
+                        .models
+                        .values()
+                        .filter_map(|m| m.instance.as_ref())
+                        .all(|i| i.pinned && !i.is_leaving());
                     if stuck {
                         self.refuse_for_pinned(&key, effects);
                     }
@@ -192,13 +215,17 @@ impl Scheduler {
         let mut busy: Option<(Duration, &ModelKey)> = None;
         let mut later: Option<Duration> = None;
         for (key, model) in self.models.iter().filter(|(_, model)| eligible(model)) {
-            let Some(instance) = model.instance.as_ref().filter(|i| i.is_ready() && !i.pinned) else { continue };
+            let Some(instance) = model.instance.as_ref().filter(|i| i.is_ready() && !i.pinned) else {
+                continue;
+            };
             let candidate = (instance.last_used, key);
             if !model.is_busy() {
                 idle = Some(idle.map_or(candidate, |best| best.min(candidate)));
                 continue;
             }
-            let at = waiting_since.max(instance.ready_at.unwrap_or(waiting_since)).saturating_add(patience);
+            let at = waiting_since
+                .max(instance.ready_at.unwrap_or(waiting_since))
+                .saturating_add(patience);
             if at <= now {
                 busy = Some(busy.map_or(candidate, |best| best.min(candidate)));
             } else {
@@ -228,7 +255,16 @@ impl Scheduler {
                 "There is no room for the model '{key}': every place is taken by a pinned model. Unpin or unload one, or \
                  raise scheduler.max_loaded_models."
             );
-            reject(effects, ticket.id, RunnerError::new(ErrorKind::Overloaded { retry_after: Duration::from_secs(30) }, text));
+            reject(
+                effects,
+                ticket.id,
+                RunnerError::new(
+                    ErrorKind::Overloaded {
+                        retry_after: Duration::from_secs(30),
+                    },
+                    text,
+                ),
+            );
         }
     }
 
@@ -239,7 +275,10 @@ impl Scheduler {
                 && instance.active == 0
             {
                 instance.phase = Phase::Stopping;
-                effects.push(Effect::Stop { instance: instance.id, force: false });
+                effects.push(Effect::Stop {
+                    instance: instance.id,
+                    force: false,
+                });
                 effects.push(Effect::Publish(key.clone()));
             }
         }
@@ -250,7 +289,10 @@ impl Scheduler {
         for model in self.models.values() {
             let starting = model.instance.as_ref().is_some_and(crate::model::Instance::is_starting);
             if !starting {
-                model.queue.iter().for_each(|ticket| earliest(&mut next, ticket.deadline));
+                model
+                    .queue
+                    .iter()
+                    .for_each(|ticket| earliest(&mut next, ticket.deadline));
             }
             if let Some(at) = model.instance.as_ref().and_then(crate::model::Instance::expires_at) {
                 earliest(&mut next, at);

@@ -48,7 +48,9 @@ impl Scheduler {
 
     /// Every instance, by model.
     pub fn instances(&self) -> impl Iterator<Item = InstanceFacts> {
-        self.models.values().filter_map(|model| Some(facts(model, model.instance.as_ref()?)))
+        self.models
+            .values()
+            .filter_map(|model| Some(facts(model, model.instance.as_ref()?)))
     }
 
     /// The instance of a model.
@@ -59,7 +61,9 @@ impl Scheduler {
 
     /// Where a model stands.
     pub fn state(&self, key: &ModelKey) -> ModelState {
-        let Some(model) = self.models.get(key) else { return ModelState::Unloaded };
+        let Some(model) = self.models.get(key) else {
+            return ModelState::Unloaded;
+        };
         match (&model.instance, &model.failure) {
             (Some(instance), _) => state(instance),
             (None, _) if !model.queue.is_empty() => ModelState::Queued,

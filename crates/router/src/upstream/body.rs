@@ -36,7 +36,12 @@ type Polled = Poll<Option<Result<Frame<Bytes>, RunnerError>>>;
 
 impl UpstreamBody {
     pub(crate) fn new(connection: Connection, framing: Framing, keep: bool, lease: Lease) -> Self {
-        let open = Open { connection, framing, keep, lease };
+        let open = Open {
+            connection,
+            framing,
+            keep,
+            lease,
+        };
         if matches!(open.framing, Framing::Length(0)) {
             open.finish();
             return Self { flow: Flow::Done };
@@ -54,7 +59,10 @@ impl UpstreamBody {
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
             let Ok(data) = frame?.into_data() else { continue };
             if first.len() + all.len() + data.len() > limit {
-                return Err(RunnerError::new(ErrorKind::EngineFailed, "The engine's answer is too large."));
+                return Err(RunnerError::new(
+                    ErrorKind::EngineFailed,
+                    "The engine's answer is too large.",
+                ));
             }
             if first.is_empty() && all.is_empty() {
                 first = data;
@@ -104,7 +112,10 @@ impl Open {
                 break;
             }
             let Ok((data, complete)) = self.framing.take(&mut self.connection.read) else {
-                return Poll::Ready(Piece { data: Bytes::new(), next: Next::Broken });
+                return Poll::Ready(Piece {
+                    data: Bytes::new(),
+                    next: Next::Broken,
+                });
             };
             if self.connection.read.is_empty() {
                 // Gives the memory to the piece; nothing is held while the engine is silent.
@@ -178,7 +189,10 @@ impl Body for UpstreamBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.flow {
-            Flow::Open(Open { framing: Framing::Length(left), .. }) => SizeHint::with_exact(*left),
+            Flow::Open(Open {
+                framing: Framing::Length(left),
+                ..
+            }) => SizeHint::with_exact(*left),
             Flow::Open(_) | Flow::Failing(_) => SizeHint::default(),
             Flow::Done => SizeHint::with_exact(0),
         }

@@ -39,7 +39,12 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, read: BytesMut::new(), read_size: MIN_READ, served: 0 })
+        Ok(Self {
+            stream,
+            read: BytesMut::new(),
+            read_size: MIN_READ,
+            served: 0,
+        })
     }
 
     /// Idle and alive: nothing came that nobody asked for, and the engine has not closed it.

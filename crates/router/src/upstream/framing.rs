@@ -98,7 +98,11 @@ impl Chunked {
             (State::Size(size), byte) => {
                 let digit = digit(byte).ok_or(Malformed)?;
                 // 2^60 bytes are never sent; more digits would overflow.
-                State::Size(if size < 1 << 56 { size << 4 | digit } else { return Err(Malformed) })
+                State::Size(if size < 1 << 56 {
+                    size << 4 | digit
+                } else {
+                    return Err(Malformed);
+                })
             }
             (State::Extension(size), byte) if byte != b'\n' => {
                 self.count_extra()?;
@@ -155,7 +159,16 @@ mod tests {
         ok(b"3\r\nabc\r\n2;x=y\r\nde\r\n00\r\nT: v\r\n\r\nHTTP", b"abcde", b"HTTP");
         ok(b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789", b"");
         assert_eq!(decode(&[b"3\r\nab"]), Ok((b"ab".to_vec(), false, Vec::new())));
-        for bad in [&b"\r\n"[..], b"x\r\n", b"3\nabc", b"3\r\nabcd\r\n", b"3\r\nabc\n", b"fffffffffffffffff\r\n", b"0\r\n\n", b"-1\r\n"] {
+        for bad in [
+            &b"\r\n"[..],
+            b"x\r\n",
+            b"3\nabc",
+            b"3\r\nabcd\r\n",
+            b"3\r\nabc\n",
+            b"fffffffffffffffff\r\n",
+            b"0\r\n\n",
+            b"-1\r\n",
+        ] {
             assert_eq!(decode(&[bad]), Err(Malformed), "{bad:?}");
         }
         let long = [b"0;".to_vec(), vec![b'x'; MAX_EXTRA + 1]].concat();

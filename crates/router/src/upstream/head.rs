@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, BytesMut};
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -22,7 +22,11 @@ pub(crate) struct Prefix(Box<[u8]>);
 
 impl Prefix {
     pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
-        Self(format!("Host: {address}\r\nAuthorization: Bearer {key}\r\n").into_bytes().into())
+        Self(
+            format!("Host: {address}\r\nAuthorization: Bearer {key}\r\n")
+                .into_bytes()
+                .into(),
+        )
     }
 }
 
@@ -30,11 +34,26 @@ impl Prefix {
 /// `X-Conversation-Id`, with which the engine would go on after a disconnect (engine guide 2.1).
 fn is_withheld(name: &HeaderName) -> bool {
     let known = [
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        AUTHORIZATION,
+        CONNECTION,
+        CONTENT_LENGTH,
+        COOKIE,
+        EXPECT,
+        FORWARDED,
+        HOST,
+        ORIGIN,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
     ];
     known.contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "x-api-key" | "x-conversation-id" | "x-real-ip")
+        || matches!(
+            name.as_str(),
+            "keep-alive" | "proxy-connection" | "x-api-key" | "x-conversation-id" | "x-real-ip"
+        )
         || name.as_str().starts_with("x-forwarded-")
         || name.as_str().starts_with("access-control-")
         || name.as_str().starts_with("sec-fetch-")
@@ -116,7 +135,11 @@ impl Head {
         }
     }
 
-    fn build(status: StatusCode, response: &httparse::Response<'_, '_>, to_head_request: bool) -> Result<Self, Malformed> {
+    fn build(
+        status: StatusCode,
+        response: &httparse::Response<'_, '_>,
+        to_head_request: bool,
+    ) -> Result<Self, Malformed> {
         let mut headers = HeaderMap::with_capacity(response.headers.len());
         let mut keep = response.version == Some(1);
         let mut length: Option<u64> = None;
@@ -133,7 +156,12 @@ impl Head {
                 chunked = true;
             } else if name == CONTENT_LENGTH {
                 let text = std::str::from_utf8(field.value).map_err(|_| Malformed)?.trim();
-                let value = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().ok_or(Malformed)?;
+                let value = text
+                    .bytes()
+                    .all(|b| b.is_ascii_digit())
+                    .then(|| text.parse().ok())
+                    .flatten()
+                    .ok_or(Malformed)?;
                 if length.is_some_and(|other| other != value) {
                     return Err(Malformed);
                 }
@@ -147,7 +175,9 @@ impl Head {
         }
         let framing = match (chunked, length) {
             (true, Some(_)) => return Err(Malformed),
-            _ if to_head_request || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => Framing::Length(0),
+            _ if to_head_request || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
+                Framing::Length(0)
+            }
             (true, None) => Framing::Chunked(super::framing::Chunked::default()),
             (false, Some(length)) => Framing::Length(length),
             (false, None) => {
@@ -155,12 +185,19 @@ impl Head {
                 Framing::UntilClose
             }
         };
-        Ok(Self { status, headers, framing, keep })
+        Ok(Self {
+            status,
+            headers,
+            framing,
+            keep,
+        })
     }
 }
 
 fn contains(value: &[u8], word: &str) -> bool {
-    value.split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    value
+        .split(|b| *b == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }
 
 #[cfg(test)]
@@ -175,7 +212,11 @@ mod tests {
     fn framing_of_a_response() {
         let check = |fields: &str, expected: &str, keep: bool| {
             let head = parse(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap().unwrap();
-            assert_eq!((format!("{:?}", head.framing).starts_with(expected), head.keep), (true, keep), "{fields:?}");
+            assert_eq!(
+                (format!("{:?}", head.framing).starts_with(expected), head.keep),
+                (true, keep),
+                "{fields:?}"
+            );
         };
         check("Content-Length: 5\r\n", "Length(5)", true);
         check("Content-Length: 5\r\nContent-Length: 5\r\n", "Length(5)", true);
@@ -196,7 +237,10 @@ mod tests {
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "A: b\r\n c\r\n",
         ] {
-            assert!(parse(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).is_err(), "{fields:?}");
+            assert!(
+                parse(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).is_err(),
+                "{fields:?}"
+            );
         }
         assert!(parse("HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err());
         assert!(parse("garbage\r\n\r\n").is_err());
@@ -218,8 +262,21 @@ mod tests {
     fn request_heads_carry_our_key_and_not_the_clients() {
         let mut headers = HeaderMap::new();
         for name in [
-            "authorization", "x-api-key", "host", "connection", "transfer-encoding", "content-length", "x-forwarded-for",
-            "x-conversation-id", "cookie", "origin", "upgrade", "te", "expect", "keep-alive", "sec-fetch-site",
+            "authorization",
+            "x-api-key",
+            "host",
+            "connection",
+            "transfer-encoding",
+            "content-length",
+            "x-forwarded-for",
+            "x-conversation-id",
+            "cookie",
+            "origin",
+            "upgrade",
+            "te",
+            "expect",
+            "keep-alive",
+            "sec-fetch-site",
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("client"));
         }
@@ -232,7 +289,10 @@ mod tests {
              content-type: application/json\r\n\r\n"
         );
         for bad in ["", "v1", "/a b", "/a\r\nX: y", "/ä"] {
-            assert!(request_head(&Method::GET, bad, &HeaderMap::new(), 0, &prefix).is_none(), "{bad:?}");
+            assert!(
+                request_head(&Method::GET, bad, &HeaderMap::new(), 0, &prefix).is_none(),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -20,7 +20,12 @@ struct Idle {
 
 impl Pool {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { idle: Mutex::new(Idle { connections: Vec::new(), limit }) }
+        Self {
+            idle: Mutex::new(Idle {
+                connections: Vec::new(),
+                limit,
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {

@@ -20,8 +20,13 @@ async fn a_crash_in_mid_stream_says_so_and_the_next_request_gets_a_new_engine() 
     assert!(!bytes.is_empty());
     let error = end.unwrap_err();
     assert_eq!(error.kind, ErrorKind::EngineFailed);
-    until("noticed", || matches!(rig.router.status(&model.key).0, ModelState::Failed(_))).await;
-    let ModelState::Failed(report) = rig.router.status(&model.key).0 else { panic!("failed") };
+    until("noticed", || {
+        matches!(rig.router.status(&model.key).0, ModelState::Failed(_))
+    })
+    .await;
+    let ModelState::Failed(report) = rig.router.status(&model.key).0 else {
+        panic!("failed")
+    };
     assert_eq!((report.signal, report.reason), (Some(6), error.message));
     // Back-off: not before a second has passed (R5).
     let begun = Instant::now();
@@ -39,7 +44,15 @@ async fn a_request_that_kills_the_engine_is_not_sent_again() {
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
     // A used connection is in the pool, as with a client that keeps talking.
-    drain(send(&lease, chat(false, &json!({"tokens": 1}))).await.unwrap().into_body()).await.1.unwrap();
+    drain(
+        send(&lease, chat(false, &json!({"tokens": 1})))
+            .await
+            .unwrap()
+            .into_body(),
+    )
+    .await
+    .1
+    .unwrap();
     let killer = chat(false, &json!({"tokens": 9, "die_after": 1, "die": "signal:11"}));
     let error = match send(&lease, killer).await {
         Ok(response) => drain(response.into_body()).await.1.unwrap_err(),
@@ -57,7 +70,9 @@ async fn a_broken_connection_is_no_end() {
     let rig = Rig::new(RouterSettings::default());
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
-    let response = send(&lease, chat(true, &json!({"tokens": 50, "cut_after": 7}))).await.unwrap();
+    let response = send(&lease, chat(true, &json!({"tokens": 50, "cut_after": 7})))
+        .await
+        .unwrap();
     let (_, end) = drain(response.into_body()).await;
     assert_eq!(end.unwrap_err().kind, ErrorKind::EngineFailed);
     // The engine itself is well.
@@ -69,12 +84,17 @@ async fn a_broken_connection_is_no_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hung_engine_is_replaced() {
-    let settings = RouterSettings { watchdog: Duration::from_millis(400), ..RouterSettings::default() };
+    let settings = RouterSettings {
+        watchdog: Duration::from_millis(400),
+        ..RouterSettings::default()
+    };
     let rig = Rig::new(settings);
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
     let pid = lease.instance().pid;
-    let response = send(&lease, chat(true, &json!({"tokens": 50, "hang_after": 3}))).await.unwrap();
+    let response = send(&lease, chat(true, &json!({"tokens": 50, "hang_after": 3})))
+        .await
+        .unwrap();
     drop(lease);
     let (_, end) = drain(response.into_body()).await;
     let error = end.unwrap_err();
@@ -87,7 +107,10 @@ async fn a_hung_engine_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_engine_is_left_alone() {
-    let settings = RouterSettings { watchdog: Duration::from_millis(200), ..RouterSettings::default() };
+    let settings = RouterSettings {
+        watchdog: Duration::from_millis(200),
+        ..RouterSettings::default()
+    };
     let rig = Rig::new(settings);
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
@@ -102,16 +125,35 @@ async fn a_slow_engine_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_load_is_given_up_and_a_slow_one_is_not() {
-    let settings = RouterSettings { stall_timeout: Duration::from_millis(1500), ..RouterSettings::default() };
+    let settings = RouterSettings {
+        stall_timeout: Duration::from_millis(3500),
+        ..RouterSettings::default()
+    };
     let rig = Rig::new(settings);
     let silent = rig.model("silent", &[("STUB_LOAD_MS", "600000"), ("STUB_LOAD_STEPS", "0")]);
     // Dots without a line end are a sign of life too.
-    let slow = rig.model("slow", &[("STUB_LOAD_MS", "5000"), ("STUB_LOAD_STEPS", "10"), ("STUB_LOAD_DOTS", "1")]);
-    rig.router.load(silent.clone(), domain::LaunchOptions::default(), None, false).await.unwrap();
+    let slow = rig.model(
+        "slow",
+        &[
+            ("STUB_LOAD_MS", "7500"),
+            ("STUB_LOAD_STEPS", "5"),
+            ("STUB_LOAD_DOTS", "1"),
+        ],
+    );
+    rig.router
+        .load(silent.clone(), domain::LaunchOptions::default(), None, false)
+        .await
+        .unwrap();
     let lease = rig.lease(&slow).await.unwrap();
     assert!(lease.load_time() > Duration::from_secs(4));
     drop(lease);
-    until("given up", || matches!(rig.router.status(&silent.key).0, ModelState::Failed(_) | ModelState::Queued)).await;
+    until("given up", || {
+        matches!(
+            rig.router.status(&silent.key).0,
+            ModelState::Failed(_) | ModelState::Queued
+        )
+    })
+    .await;
     assert!(rig.router.unload(&silent.key, true).await || rig.view(&silent).is_none());
     rig.end().await;
 }
@@ -119,7 +161,13 @@ async fn a_silent_load_is_given_up_and_a_slow_one_is_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_file_answers_at_once_and_a_passing_fault_is_retried() {
     let rig = Rig::new(RouterSettings::default());
-    let bad = rig.model("bad", &[("STUB_DIE_LOADING", "exit:1"), ("STUB_DIE_MESSAGE", "failed to load model 'x.gguf'")]);
+    let bad = rig.model(
+        "bad",
+        &[
+            ("STUB_DIE_LOADING", "exit:1"),
+            ("STUB_DIE_MESSAGE", "gguf_init_from_file: invalid magic"),
+        ],
+    );
     let begun = Instant::now();
     let error = rig.lease(&bad).await.map(drop).unwrap_err();
     assert_eq!(error.kind, ErrorKind::EngineFailed);
@@ -137,7 +185,10 @@ async fn a_bad_file_answers_at_once_and_a_passing_fault_is_retried() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_refuses_our_key_is_not_used() {
-    let rig = Rig::new(RouterSettings { max_wait: Duration::from_millis(200), ..RouterSettings::default() });
+    let rig = Rig::new(RouterSettings {
+        max_wait: Duration::from_millis(200),
+        ..RouterSettings::default()
+    });
     let model = rig.model("a", &[("STUB_REFUSE_KEY", "1")]);
     let error = rig.lease(&model).await.map(drop).unwrap_err();
     assert_eq!(error.kind, ErrorKind::EngineFailed);
@@ -151,7 +202,10 @@ async fn an_engine_killed_from_outside_is_noticed() {
     let rig = Rig::new(RouterSettings::default());
     let model = rig.model("a", &[("STUB_DIE_READY", "signal:9"), ("STUB_DIE_AFTER_MS", "300")]);
     drop(rig.lease(&model).await.unwrap());
-    until("noticed", || matches!(rig.router.status(&model.key).0, ModelState::Failed(_))).await;
+    until("noticed", || {
+        matches!(rig.router.status(&model.key).0, ModelState::Failed(_))
+    })
+    .await;
     assert!(rig.view(&model).is_none());
     rig.end().await;
 }

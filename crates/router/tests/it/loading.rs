@@ -11,7 +11,10 @@ use tokio::task::JoinSet;
 use crate::rig::{LIMIT, Rig, ask, chat, drain, next, send, until};
 
 fn one_place() -> RouterSettings {
-    RouterSettings { max_loaded_models: Some(1), ..RouterSettings::default() }
+    RouterSettings {
+        max_loaded_models: Some(1),
+        ..RouterSettings::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,7 +24,12 @@ async fn two_hundred_callers_start_one_process() {
     let mut callers = JoinSet::new();
     for _ in 0..200 {
         let (router, request) = (rig.router.clone(), ask(&model));
-        callers.spawn(async move { router.lease(request).await.map(|lease| (lease.waited(), lease.load_time())) });
+        callers.spawn(async move {
+            router
+                .lease(request)
+                .await
+                .map(|lease| (lease.waited(), lease.load_time()))
+        });
     }
     while let Some(result) = tokio::time::timeout(LIMIT, callers.join_next()).await.unwrap() {
         let (waited, load) = result.unwrap().unwrap();
@@ -41,12 +49,17 @@ async fn a_swap_cuts_no_stream_and_never_runs_two() {
     let (a, b) = (rig.model("a", &[]), rig.model("b", &[]));
     let lease = rig.lease(&a).await.unwrap();
     let pid = ProcessId::of(lease.instance().pid.unwrap()).unwrap();
-    let response = send(&lease, chat(true, &json!({"tokens": 40, "rate": 100.0}))).await.unwrap();
+    let response = send(&lease, chat(true, &json!({"tokens": 40, "rate": 100.0})))
+        .await
+        .unwrap();
     drop(lease);
     let stream = tokio::spawn(drain(response.into_body()));
     let other = rig.lease(&b).await.unwrap();
     assert!(stream.is_finished(), "the running stream was cut or both ran at once");
-    assert!(!pid.exists(), "the old process was not reaped before the new one started");
+    assert!(
+        !pid.exists(),
+        "the old process was not reaped before the new one started"
+    );
     let (bytes, end) = stream.await.unwrap();
     assert_eq!(end, Ok(()));
     let seqs: Vec<u64> = stub_marks(&bytes).iter().map(|mark| mark.seq).collect();
@@ -67,7 +80,12 @@ async fn a_load_without_callers_is_cancelled() {
     }
     until("loading", || rig.view(&model).is_some_and(|view| view.pid.is_some())).await;
     let pid = ProcessId::of(rig.view(&model).unwrap().pid.unwrap()).unwrap();
-    assert!(rig.router.active_requests().iter().all(|r| r.phase == RequestPhase::Loading));
+    assert!(
+        rig.router
+            .active_requests()
+            .iter()
+            .all(|r| r.phase == RequestPhase::Loading)
+    );
     callers.shutdown().await;
     until("cancelled", || rig.view(&model).is_none()).await;
     assert!(!pid.exists());
@@ -81,25 +99,36 @@ async fn progress_and_states_are_told() {
     let rig = Rig::new(one_place());
     let mut events = rig.bus.subscribe();
     let model = rig.model("a", &[("STUB_LOAD_MS", "900"), ("STUB_LOAD_STEPS", "6")]);
-    drop(rig.lease(&model).await.unwrap());
-    assert!(rig.router.unload(&model.key, false).await);
-    assert!(!rig.router.unload(&model.key, false).await);
-    rig.end().await;
-    let (mut loading, mut ready, mut gone, mut requests) = (Vec::new(), false, false, false);
-    while let Ok(event) = events.try_recv() {
+    let lease = rig.lease(&model).await.unwrap();
+    let (mut loading, mut requests) = (Vec::new(), false);
+    loop {
+        let event = tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap();
         match &event.kind {
             EventKind::Instance { instance } => match instance.state {
                 ModelState::Loading { progress } => loading.push(progress),
-                ModelState::Ready => ready = instance.port.is_some() && instance.memory_bytes.is_some(),
+                ModelState::Ready => {
+                    assert!(instance.port.is_some() && instance.memory_bytes.is_some() && instance.active == 1);
+                    break;
+                }
                 _ => {}
             },
-            EventKind::InstanceGone { model } => gone = model.as_str() == "a",
             EventKind::Requests { active } => requests |= *active == 1,
             _ => {}
         }
     }
-    assert!(loading.iter().any(|progress| *progress > 0.0), "{loading:?}");
-    assert!(ready && gone && requests);
+    assert!(
+        requests && loading.iter().any(|progress| *progress > 0.0),
+        "{loading:?}"
+    );
+    drop(lease);
+    assert!(rig.router.unload(&model.key, false).await);
+    assert!(!rig.router.unload(&model.key, false).await);
+    rig.end().await;
+    let mut gone = false;
+    while let Ok(event) = events.try_recv() {
+        gone |= matches!(&event.kind, EventKind::InstanceGone { model } if model.as_str() == "a");
+    }
+    assert!(gone);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,15 +136,28 @@ async fn explicit_load_and_unload() {
     let rig = Rig::new(one_place());
     let model = rig.model("a", &[("STUB_LOAD_MS", "200")]);
     let forever = Some(KeepAlive::Forever);
-    let view = rig.router.load(model.clone(), LaunchOptions::default(), forever, false).await.unwrap();
+    let view = rig
+        .router
+        .load(model.clone(), LaunchOptions::default(), forever, false)
+        .await
+        .unwrap();
     assert!(matches!(view.state, ModelState::Loading { .. }));
-    let view = rig.router.load(model.clone(), LaunchOptions::default(), None, true).await.unwrap();
-    assert_eq!((view.state, view.keep_alive, view.jit), (ModelState::Ready, KeepAlive::Forever, false));
+    let view = rig
+        .router
+        .load(model.clone(), LaunchOptions::default(), None, true)
+        .await
+        .unwrap();
+    assert_eq!(
+        (view.state, view.keep_alive, view.jit),
+        (ModelState::Ready, KeepAlive::Forever, false)
+    );
     assert_eq!(rig.starts("a"), 1);
 
     // Unloading waits for the running request, and the request is not cut.
     let lease = rig.lease(&model).await.unwrap();
-    let response = send(&lease, chat(true, &json!({"tokens": 20, "rate": 100.0}))).await.unwrap();
+    let response = send(&lease, chat(true, &json!({"tokens": 20, "rate": 100.0})))
+        .await
+        .unwrap();
     drop(lease);
     let (unloaded, (_, end)) = tokio::join!(rig.router.unload(&model.key, false), drain(response.into_body()));
     assert_eq!((unloaded, end), (true, Ok(())));
@@ -127,7 +169,14 @@ async fn explicit_load_and_unload() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_while_loading_ends_it_and_answers_the_callers() {
     let rig = Rig::new(one_place());
-    let model = rig.model("a", &[("STUB_LOAD_MS", "600000"), ("STUB_LOAD_STEPS", "1000"), ("STUB_IGNORE_TERM", "1")]);
+    let model = rig.model(
+        "a",
+        &[
+            ("STUB_LOAD_MS", "600000"),
+            ("STUB_LOAD_STEPS", "1000"),
+            ("STUB_IGNORE_TERM", "1"),
+        ],
+    );
     let (router, request) = (rig.router.clone(), ask(&model));
     let caller = tokio::spawn(async move { router.lease(request).await.map(drop) });
     until("loading", || rig.view(&model).is_some_and(|view| view.pid.is_some())).await;
@@ -155,7 +204,10 @@ async fn keep_alive_zero_unloads_after_the_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_is_refused_at_once() {
-    let rig = Rig::new(RouterSettings { max_queue: 1, ..one_place() });
+    let rig = Rig::new(RouterSettings {
+        max_queue: 1,
+        ..one_place()
+    });
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
     let (router, request) = (rig.router.clone(), ask(&model));
@@ -178,7 +230,10 @@ async fn new_settings_leave_running_models_alone() {
     let (a, b) = (rig.model("a", &[]), rig.model("b", &[]));
     drop(rig.lease(&a).await.unwrap());
     drop(rig.lease(&b).await.unwrap());
-    rig.router.apply(RouterSettings { autoload: false, ..one_place() });
+    rig.router.apply(RouterSettings {
+        autoload: false,
+        ..one_place()
+    });
     assert_eq!(rig.router.instances().len(), 2);
     drop(rig.lease(&a).await.unwrap());
     assert_eq!(rig.starts("a") + rig.starts("b"), 2);
@@ -190,15 +245,29 @@ async fn new_settings_leave_running_models_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_lets_answers_finish_and_leaves_nothing() {
     let rig = Rig::new(RouterSettings::default());
-    let (busy, idle, loading) =
-        (rig.model("busy", &[]), rig.model("idle", &[]), rig.model("loading", &[("STUB_LOAD_MS", "600000")]));
+    let (busy, idle, loading) = (
+        rig.model("busy", &[]),
+        rig.model("idle", &[]),
+        rig.model("loading", &[("STUB_LOAD_MS", "600000")]),
+    );
     let lease = rig.lease(&busy).await.unwrap();
-    let mut body = send(&lease, chat(true, &json!({"tokens": 30, "rate": 100.0}))).await.unwrap().into_body();
+    let mut body = send(&lease, chat(true, &json!({"tokens": 30, "rate": 100.0})))
+        .await
+        .unwrap()
+        .into_body();
     drop(lease);
     drop(rig.lease(&idle).await.unwrap());
-    rig.router.load(loading.clone(), LaunchOptions::default(), None, false).await.unwrap();
+    rig.router
+        .load(loading.clone(), LaunchOptions::default(), None, false)
+        .await
+        .unwrap();
     until("loading", || rig.view(&loading).is_some_and(|view| view.pid.is_some())).await;
-    let pids: Vec<_> = rig.router.instances().iter().filter_map(|view| ProcessId::of(view.pid?)).collect();
+    let pids: Vec<_> = rig
+        .router
+        .instances()
+        .iter()
+        .filter_map(|view| ProcessId::of(view.pid?))
+        .collect();
     assert_eq!(pids.len(), 3);
     let router = rig.router.clone();
     let shutdown = tokio::spawn(async move { router.shutdown(LIMIT).await });
@@ -220,7 +289,11 @@ async fn the_engine_is_reached_by_its_own_key_and_no_other_server_can_stand_in()
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
     let mut request = chat(false, &json!({"tokens": 1}));
-    for (name, value) in [("authorization", "Bearer client"), ("x-api-key", "client"), ("x-conversation-id", "c1")] {
+    for (name, value) in [
+        ("authorization", "Bearer client"),
+        ("x-api-key", "client"),
+        ("x-conversation-id", "c1"),
+    ] {
         request.headers.insert(name, value.parse().unwrap());
     }
     let response = send(&lease, request).await.unwrap();
@@ -228,13 +301,24 @@ async fn the_engine_is_reached_by_its_own_key_and_no_other_server_can_stand_in()
     assert!(!response.headers().contains_key("server"));
     drop(response);
     let record = rig.record("a");
-    let Some(Recorded::Start { argv, env, .. }) = record.first() else { panic!("{record:?}") };
+    let Some(Recorded::Start { argv, env, .. }) = record.first() else {
+        panic!("{record:?}")
+    };
     let key = &env["LLAMA_API_KEY"];
     assert!(key.len() >= 32 && !argv.iter().any(|arg| arg.contains(key.as_str())));
-    let port = argv.iter().position(|arg| arg == "--port").map(|at| argv[at + 1].as_str());
-    assert_eq!(port, Some("0"), "the system picks the port, so that nobody can sit on it (R7)");
+    let port = argv
+        .iter()
+        .position(|arg| arg == "--port")
+        .map(|at| argv[at + 1].as_str());
+    assert_eq!(
+        port,
+        Some("0"),
+        "the system picks the port, so that nobody can sit on it (R7)"
+    );
     for request in &record {
-        let Recorded::Request { path, headers, .. } = request else { continue };
+        let Recorded::Request { path, headers, .. } = request else {
+            continue;
+        };
         let value = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         assert_eq!(value("authorization"), Some(format!("Bearer {key}")), "{path}");
         assert_eq!((value("x-api-key"), value("x-conversation-id")), (None, None));

@@ -16,12 +16,18 @@ fn rig(settings: RouterSettings) -> Option<Rig> {
 }
 
 fn launch() -> LaunchOptions {
-    LaunchOptions { context: Some(512), parallel: Some(2), ..LaunchOptions::default() }
+    LaunchOptions {
+        context: Some(512),
+        parallel: Some(2),
+        ..LaunchOptions::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chats_streams_and_stops() {
-    let Some(rig) = rig(RouterSettings::default()) else { return };
+    let Some(rig) = rig(RouterSettings::default()) else {
+        return;
+    };
     let model = entry("tiny-chat", "tiny-chat.gguf", Capability::Chat, launch());
     let lease = rig.lease(&model).await.unwrap();
     assert_eq!((lease.launch().context, lease.launch().parallel), (512, 2));
@@ -60,7 +66,12 @@ async fn chats_streams_and_stops() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embeddings_have_their_own_mode_and_swaps_wait_for_the_running_stream() {
-    let Some(rig) = rig(RouterSettings { max_loaded_models: Some(1), ..RouterSettings::default() }) else { return };
+    let Some(rig) = rig(RouterSettings {
+        max_loaded_models: Some(1),
+        ..RouterSettings::default()
+    }) else {
+        return;
+    };
     let chat = entry("tiny-chat", "tiny-chat.gguf", Capability::Chat, launch());
     let embed = entry("tiny-embed", "tiny-embed.gguf", Capability::Embedding, launch());
     let lease = rig.lease(&chat).await.unwrap();
@@ -73,7 +84,9 @@ async fn embeddings_have_their_own_mode_and_swaps_wait_for_the_running_stream() 
     let lease = rig.router.lease(request).await.unwrap();
     let (_, end) = stream.await.unwrap();
     assert_eq!(end, Ok(()));
-    let answer = send(&lease, post("/v1/embeddings", &json!({"input": "cat"}))).await.unwrap();
+    let answer = send(&lease, post("/v1/embeddings", &json!({"input": "cat"})))
+        .await
+        .unwrap();
     let answer = answer.into_body().collect_json(1 << 20).await.unwrap();
     assert!(answer["data"][0]["embedding"].as_array().unwrap().len() > 8);
     drop(lease);
@@ -82,7 +95,9 @@ async fn embeddings_have_their_own_mode_and_swaps_wait_for_the_running_stream() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_no_model_names_the_reason_at_once() {
-    let Some(rig) = rig(RouterSettings::default()) else { return };
+    let Some(rig) = rig(RouterSettings::default()) else {
+        return;
+    };
     let broken = rig.path("broken.gguf");
     std::fs::write(&broken, b"GGUF but not really").unwrap();
     let mut model = (*entry("broken", "tiny-chat.gguf", Capability::Chat, launch())).clone();

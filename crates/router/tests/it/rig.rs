@@ -49,7 +49,10 @@ impl Rig {
             max_files: 2,
         })
         .unwrap();
-        let registry = RegistrySettings { index_path: home.cache().join("models.index"), ..RegistrySettings::default() };
+        let registry = RegistrySettings {
+            index_path: home.cache().join("models.index"),
+            ..RegistrySettings::default()
+        };
         let router = Router::new(RouterDeps {
             settings,
             registry: Registry::open(registry, bus.clone()).unwrap(),
@@ -70,7 +73,11 @@ impl Rig {
         let record = self.path(&format!("{name}.record")).to_string_lossy().into_owned();
         let mut env = vec![("STUB_RECORD".to_owned(), record)];
         env.extend(faults.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-        let launch = LaunchOptions { parallel: Some(1), env, ..LaunchOptions::default() };
+        let launch = LaunchOptions {
+            parallel: Some(1),
+            env,
+            ..LaunchOptions::default()
+        };
         entry(name, "tiny-chat.gguf", Capability::Chat, launch)
     }
 
@@ -80,7 +87,10 @@ impl Rig {
     }
 
     pub(crate) fn starts(&self, name: &str) -> usize {
-        self.record(name).iter().filter(|r| matches!(r, Recorded::Start { .. })).count()
+        self.record(name)
+            .iter()
+            .filter(|r| matches!(r, Recorded::Start { .. }))
+            .count()
     }
 
     /// Chat requests the stub engines of a model got.
@@ -133,7 +143,10 @@ pub(crate) fn entry(name: &str, file: &str, capability: Capability, launch: Laun
 pub(crate) fn ask(model: &Arc<ModelEntry>) -> LeaseRequest {
     LeaseRequest {
         model: model.clone(),
-        launch: LaunchOptions { mode: Some(EngineMode::Completion), ..LaunchOptions::default() },
+        launch: LaunchOptions {
+            mode: Some(EngineMode::Completion),
+            ..LaunchOptions::default()
+        },
         keep_alive: None,
         jit: false,
         operation: "test chat",
@@ -150,11 +163,18 @@ pub(crate) fn chat(stream: bool, script: &Value) -> UpstreamRequest {
 pub(crate) fn post(path: &str, body: &Value) -> UpstreamRequest {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
-    UpstreamRequest { method: Method::POST, path: path.into(), headers, body: body.to_string().into() }
+    UpstreamRequest {
+        method: Method::POST,
+        path: path.into(),
+        headers,
+        body: body.to_string().into(),
+    }
 }
 
 pub(crate) async fn send(lease: &Lease, request: UpstreamRequest) -> Result<Response<UpstreamBody>, RunnerError> {
-    tokio::time::timeout(LIMIT, lease.send(request)).await.expect("no answer in time")
+    tokio::time::timeout(LIMIT, lease.send(request))
+        .await
+        .expect("no answer in time")
 }
 
 pub(crate) async fn next(body: &mut UpstreamBody) -> Option<Result<Bytes, RunnerError>> {

@@ -9,7 +9,10 @@ use testkit::{ProcessId, Recorded, sse_events, stub_marks};
 use crate::rig::{Rig, chat, drain, next, send, until};
 
 fn gone(rig: &Rig) -> usize {
-    rig.record("a").iter().filter(|r| matches!(r, Recorded::Gone { .. })).count()
+    rig.record("a")
+        .iter()
+        .filter(|r| matches!(r, Recorded::Gone { .. }))
+        .count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,7 +46,10 @@ async fn frames_that_are_ready_come_merged() {
     let rig = Rig::new(RouterSettings::default());
     let model = rig.model("a", &[]);
     let lease = rig.lease(&model).await.unwrap();
-    let mut body = send(&lease, chat(true, &json!({"tokens": 5000}))).await.unwrap().into_body();
+    let mut body = send(&lease, chat(true, &json!({"tokens": 5000})))
+        .await
+        .unwrap()
+        .into_body();
     let (mut frames, mut bytes) = (0, 0);
     while let Some(data) = next(&mut body).await {
         frames += 1;
@@ -65,7 +71,10 @@ async fn a_client_that_leaves_stops_the_engine() {
     let model = rig.model("a", &[]);
     // In mid-stream.
     let lease = rig.lease(&model).await.unwrap();
-    let mut body = send(&lease, chat(true, &json!({"tokens": 100_000, "rate": 100.0}))).await.unwrap().into_body();
+    let mut body = send(&lease, chat(true, &json!({"tokens": 100_000, "rate": 100.0})))
+        .await
+        .unwrap()
+        .into_body();
     drop(lease);
     next(&mut body).await.unwrap().unwrap();
     let left = Instant::now();
@@ -83,7 +92,10 @@ async fn a_client_that_leaves_stops_the_engine() {
     until("the engine saw it", || gone(&rig) == 2).await;
     assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
     drop(lease);
-    until("the slot is free", || rig.view(&model).is_some_and(|view| view.active == 0)).await;
+    until("the slot is free", || {
+        rig.view(&model).is_some_and(|view| view.active == 0)
+    })
+    .await;
     rig.end().await;
 }
 

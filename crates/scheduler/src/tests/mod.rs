@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{
-    Capabilities, EngineKind, FailureReport, InstanceId, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, ModelFacts,
-    ModelSource,
+    Capabilities, EngineKind, FailureReport, InstanceId, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry,
+    ModelFacts, ModelSource,
 };
 
 use crate::{Acquire, Effect, Event, LeaseId, Limits, Load, Scheduler, TicketId};
@@ -45,7 +45,13 @@ pub(crate) fn entry(name: &str) -> ModelEntry {
 }
 
 pub(crate) fn report(retryable: bool) -> FailureReport {
-    FailureReport { reason: "it died".into(), log: Vec::new(), exit_code: Some(1), signal: None, retryable }
+    FailureReport {
+        reason: "it died".into(),
+        log: Vec::new(),
+        exit_code: Some(1),
+        signal: None,
+        retryable,
+    }
 }
 
 /// What an engine would be started with.
@@ -99,7 +105,13 @@ impl Desk {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
         let wish = LaunchOptions::default();
-        let mut acquire = Acquire { ticket, model: Arc::new(model), wish, keep_alive: None, jit: false };
+        let mut acquire = Acquire {
+            ticket,
+            model: Arc::new(model),
+            wish,
+            keep_alive: None,
+            jit: false,
+        };
         change(&mut acquire);
         self.send(Event::Acquire(acquire));
         ticket
@@ -113,19 +125,30 @@ impl Desk {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
         let wish = LaunchOptions::default();
-        self.send(Event::Load(Load { ticket, model: Arc::new(model), wish, keep_alive }));
+        self.send(Event::Load(Load {
+            ticket,
+            model: Arc::new(model),
+            wish,
+            keep_alive,
+        }));
         ticket
     }
 
     /// The instance started last becomes ready with what it was asked for.
     pub(crate) fn ready(&mut self) -> InstanceId {
         let (instance, options) = self.started.last().expect("something was started").clone();
-        self.send(Event::Ready { instance, launch: loaded(&options) });
+        self.send(Event::Ready {
+            instance,
+            launch: loaded(&options),
+        });
         instance
     }
 
     pub(crate) fn exited(&mut self, instance: InstanceId) {
-        self.send(Event::Exited { instance, report: report(true) });
+        self.send(Event::Exited {
+            instance,
+            report: report(true),
+        });
     }
 
     pub(crate) fn release(&mut self, lease: LeaseId) {

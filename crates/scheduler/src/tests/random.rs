@@ -9,14 +9,27 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Ask { model: u8, context: Option<u32>, keep_alive: Option<u64>, jit: bool },
-    Load { model: u8 },
+    Ask {
+        model: u8,
+        context: Option<u32>,
+        keep_alive: Option<u64>,
+        jit: bool,
+    },
+    Load {
+        model: u8,
+    },
     Cancel(usize),
     Finish(usize),
     EngineReady(usize),
-    EngineFails { which: usize, retryable: bool },
+    EngineFails {
+        which: usize,
+        retryable: bool,
+    },
     StopDone(usize),
-    Unload { model: u8, force: bool },
+    Unload {
+        model: u8,
+        force: bool,
+    },
     Wait(u64),
     /// Events about things that do not exist.
     Nonsense(u64),
@@ -64,7 +77,13 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 impl World {
     fn new(places: usize, jit_auto_evict: bool) -> Self {
         let max_wait = secs(20);
-        let limits = Limits { max_loaded: Some(places), max_wait, max_queue: 12, jit_auto_evict, ..Limits::default() };
+        let limits = Limits {
+            max_loaded: Some(places),
+            max_wait,
+            max_queue: 12,
+            jit_auto_evict,
+            ..Limits::default()
+        };
         Self {
             desk: Desk::new(limits),
             places,
@@ -83,19 +102,31 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Ask { model, context, keep_alive, jit } => {
+            Step::Ask {
+                model,
+                context,
+                keep_alive,
+                jit,
+            } => {
                 let name = NAMES[usize::from(*model)];
                 let ticket = self.desk.next_ticket;
                 self.waiting.insert(ticket, (name.into(), self.desk.now, false));
-                self.desk.ask_with(ModelEntry { pinned: *model == 3, ..entry(name) }, |ask| {
-                    ask.wish.context = *context;
-                    ask.keep_alive = keep_alive.map(|s| KeepAlive::For(secs(s)));
-                    ask.jit = *jit;
-                });
+                self.desk.ask_with(
+                    ModelEntry {
+                        pinned: *model == 3,
+                        ..entry(name)
+                    },
+                    |ask| {
+                        ask.wish.context = *context;
+                        ask.keep_alive = keep_alive.map(|s| KeepAlive::For(secs(s)));
+                        ask.jit = *jit;
+                    },
+                );
             }
             Step::Load { model } => {
                 let name = NAMES[usize::from(*model)];
-                self.waiting.insert(self.desk.next_ticket, (name.into(), self.desk.now, true));
+                self.waiting
+                    .insert(self.desk.next_ticket, (name.into(), self.desk.now, true));
                 self.desk.load(entry(name), None);
             }
             Step::Cancel(index) => {
@@ -111,7 +142,11 @@ impl World {
                 }
             }
             Step::EngineReady(index) => {
-                let starting = self.processes.iter().filter(|(_, p)| !p.ready && !p.stopping).map(|(id, _)| *id);
+                let starting = self
+                    .processes
+                    .iter()
+                    .filter(|(_, p)| !p.ready && !p.stopping)
+                    .map(|(id, _)| *id);
                 if let Some(id) = Self::pick(starting, *index) {
                     self.become_ready(id);
                 }
@@ -136,7 +171,10 @@ impl World {
                 }
             }
             Step::Unload { model, force } => {
-                self.desk.send(Event::Unload { key: NAMES[usize::from(*model)].into(), force: *force });
+                self.desk.send(Event::Unload {
+                    key: NAMES[usize::from(*model)].into(),
+                    force: *force,
+                });
             }
             Step::Wait(ms) => {
                 let end = self.desk.now + Duration::from_millis(*ms);
@@ -153,11 +191,26 @@ impl World {
                 for event in [
                     Event::Release(LeaseId(10_000 + n)),
                     Event::CancelTicket(TicketId(10_000 + n)),
-                    Event::Ready { instance, launch: LoadedLaunch::default() },
-                    Event::Progress { instance, progress: f32::NAN },
-                    Event::StartFailed { instance, report: report(true) },
-                    Event::Exited { instance, report: report(false) },
-                    Event::Unload { key: "unknown".into(), force: *n % 2 == 0 },
+                    Event::Ready {
+                        instance,
+                        launch: LoadedLaunch::default(),
+                    },
+                    Event::Progress {
+                        instance,
+                        progress: f32::NAN,
+                    },
+                    Event::StartFailed {
+                        instance,
+                        report: report(true),
+                    },
+                    Event::Exited {
+                        instance,
+                        report: report(false),
+                    },
+                    Event::Unload {
+                        key: "unknown".into(),
+                        force: *n % 2 == 0,
+                    },
                 ] {
                     self.desk.send(event);
                 }
@@ -165,8 +218,14 @@ impl World {
                 for (id, process) in &self.processes {
                     if process.ready || process.stopping {
                         let instance = InstanceId(*id);
-                        self.desk.send(Event::Ready { instance, launch: LoadedLaunch::default() });
-                        self.desk.send(Event::Progress { instance, progress: 0.5 });
+                        self.desk.send(Event::Ready {
+                            instance,
+                            launch: LoadedLaunch::default(),
+                        });
+                        self.desk.send(Event::Progress {
+                            instance,
+                            progress: 0.5,
+                        });
                     }
                 }
             }
@@ -192,27 +251,54 @@ impl World {
                 *since = self.desk.now;
             }
         }
-        let launch = LoadedLaunch { parallel: 2, ..loaded(&process.options) };
-        self.desk.send(Event::Ready { instance: InstanceId(id), launch });
+        let launch = LoadedLaunch {
+            parallel: 2,
+            ..loaded(&process.options)
+        };
+        self.desk.send(Event::Ready {
+            instance: InstanceId(id),
+            launch,
+        });
     }
 
     /// Carries the effects out and checks the promises.
     fn settle(&mut self) {
         for effect in std::mem::take(&mut self.desk.seen) {
             match effect {
-                Effect::Start { instance, model, options } => {
+                Effect::Start {
+                    instance,
+                    model,
+                    options,
+                } => {
                     let model = model.key.to_string();
-                    assert!(self.processes.values().all(|p| p.model != model), "second process of {model}");
-                    let process = Process { model, options, ready: false, stopping: false, leases: BTreeSet::new() };
+                    assert!(
+                        self.processes.values().all(|p| p.model != model),
+                        "second process of {model}"
+                    );
+                    let process = Process {
+                        model,
+                        options,
+                        ready: false,
+                        stopping: false,
+                        leases: BTreeSet::new(),
+                    };
                     assert!(self.processes.insert(instance.0, process).is_none());
-                    assert!(self.processes.len() <= self.places, "more than {} processes", self.places);
+                    assert!(
+                        self.processes.len() <= self.places,
+                        "more than {} processes",
+                        self.places
+                    );
                 }
                 Effect::Stop { instance, force } => {
                     let process = self.processes.get_mut(&instance.0).expect("stop for a dead instance");
                     assert!(force || process.leases.is_empty(), "a running request was cut");
                     process.stopping = true;
                 }
-                Effect::Grant { ticket, lease, instance } => {
+                Effect::Grant {
+                    ticket,
+                    lease,
+                    instance,
+                } => {
                     let (model, ..) = self.waiting.remove(&ticket.0).expect("granted twice or to nobody");
                     assert!(self.finished_tickets.insert(ticket.0));
                     let process = self.processes.get_mut(&instance.0).expect("grant on a dead instance");
@@ -237,10 +323,18 @@ impl World {
         for (ticket, (model, since, _)) in &self.waiting {
             let loading = self.processes.values().any(|p| p.model == *model && !p.ready);
             let waited = self.desk.now.saturating_sub(*since);
-            assert!(loading || waited <= self.max_wait, "ticket {ticket} for {model} waits {waited:?}");
+            assert!(
+                loading || waited <= self.max_wait,
+                "ticket {ticket} for {model} waits {waited:?}"
+            );
         }
         for (key, process) in &self.processes {
-            let facts = self.desk.scheduler.instances().find(|f| f.id.0 == *key).expect("listed");
+            let facts = self
+                .desk
+                .scheduler
+                .instances()
+                .find(|f| f.id.0 == *key)
+                .expect("listed");
             assert_eq!(facts.active as usize, process.leases.len());
         }
     }
@@ -253,13 +347,23 @@ impl World {
                 self.finish(lease);
                 self.settle();
             });
-            let stopping: Vec<u64> = self.processes.iter().filter(|(_, p)| p.stopping).map(|(id, _)| *id).collect();
+            let stopping: Vec<u64> = self
+                .processes
+                .iter()
+                .filter(|(_, p)| p.stopping)
+                .map(|(id, _)| *id)
+                .collect();
             for id in stopping {
                 self.processes.remove(&id);
                 self.desk.exited(InstanceId(id));
                 self.settle();
             }
-            let starting: Vec<u64> = self.processes.iter().filter(|(_, p)| !p.ready && !p.stopping).map(|(id, _)| *id).collect();
+            let starting: Vec<u64> = self
+                .processes
+                .iter()
+                .filter(|(_, p)| !p.ready && !p.stopping)
+                .map(|(id, _)| *id)
+                .collect();
             for id in starting {
                 if self.processes.get(&id).is_some_and(|p| !p.stopping) {
                     self.become_ready(id);

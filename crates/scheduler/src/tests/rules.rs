@@ -3,7 +3,10 @@ use domain::{EngineMode, ErrorKind, ModelState};
 use super::*;
 
 fn limits(places: usize) -> Limits {
-    Limits { max_loaded: Some(places), ..Limits::default() }
+    Limits {
+        max_loaded: Some(places),
+        ..Limits::default()
+    }
 }
 
 #[test]
@@ -138,7 +141,13 @@ fn least_recently_used_idle_model_leaves() {
 #[test]
 fn pinned_models_stay() {
     let mut desk = Desk::new(limits(1));
-    desk.ask_with(ModelEntry { pinned: true, ..entry("a") }, |_| ());
+    desk.ask_with(
+        ModelEntry {
+            pinned: true,
+            ..entry("a")
+        },
+        |_| (),
+    );
     desk.ready();
     let lease = desk.leases()[0];
     desk.release(lease);
@@ -154,7 +163,10 @@ fn keep_alive() {
         (&[None], Some(300)),
         (&[Some(KeepAlive::For(secs(10)))], Some(10)),
         (&[Some(KeepAlive::For(secs(10))), None], Some(10)),
-        (&[Some(KeepAlive::For(secs(10))), Some(KeepAlive::For(secs(20)))], Some(20)),
+        (
+            &[Some(KeepAlive::For(secs(10))), Some(KeepAlive::For(secs(20)))],
+            Some(20),
+        ),
         (&[Some(KeepAlive::For(secs(10))), Some(KeepAlive::Forever)], None),
         (&[None, Some(KeepAlive::For(secs(0)))], Some(0)),
     ];
@@ -205,7 +217,10 @@ fn ttl_counts_only_for_the_request_that_loads() {
 
 #[test]
 fn only_the_last_jit_model_stays() {
-    let mut desk = Desk::new(Limits { jit_auto_evict: true, ..limits(3) });
+    let mut desk = Desk::new(Limits {
+        jit_auto_evict: true,
+        ..limits(3)
+    });
     desk.load(entry("kept"), None);
     desk.ready();
     desk.ask_with(entry("a"), |ask| ask.jit = true);
@@ -235,19 +250,30 @@ fn a_load_without_callers_is_cancelled_but_not_an_explicit_one() {
     desk.expect(&["start a"]);
     desk.ready();
     desk.expect(&[&format!("grant {}", again.0)]);
-    desk.send(Event::Ready { instance: InstanceId(2), launch: loaded(&LaunchOptions::default()) });
+    desk.send(Event::Ready {
+        instance: InstanceId(2),
+        launch: loaded(&LaunchOptions::default()),
+    });
     desk.expect(&[&format!("loaded {}", load.0)]);
 }
 
 #[test]
 fn larger_options_restart_once_and_smaller_ones_do_not() {
-    let wish = |context| LaunchOptions { context: Some(context), ..LaunchOptions::default() };
+    let wish = |context| LaunchOptions {
+        context: Some(context),
+        ..LaunchOptions::default()
+    };
     let mut desk = Desk::new(limits(1));
     desk.ask_with(entry("a"), |ask| ask.wish = wish(4096));
     desk.ready();
     let lease = desk.leases()[0];
     desk.release(lease);
-    desk.ask_with(entry("a"), |ask| ask.wish = LaunchOptions { gpu_layers: Some(3), ..wish(8192) });
+    desk.ask_with(entry("a"), |ask| {
+        ask.wish = LaunchOptions {
+            gpu_layers: Some(3),
+            ..wish(8192)
+        }
+    });
     desk.expect(&["stop 1"]);
     desk.exited(InstanceId(1));
     desk.ready();
@@ -259,7 +285,11 @@ fn larger_options_restart_once_and_smaller_ones_do_not() {
     desk.ask_with(entry("a"), |ask| ask.wish.parallel = Some(2));
     desk.expect(&["stop 2"]);
     desk.exited(InstanceId(2));
-    let expected = LaunchOptions { gpu_layers: Some(3), parallel: Some(2), ..wish(8192) };
+    let expected = LaunchOptions {
+        gpu_layers: Some(3),
+        parallel: Some(2),
+        ..wish(8192)
+    };
     assert_eq!(desk.started.last().expect("started").1, expected);
 }
 
@@ -267,8 +297,14 @@ fn larger_options_restart_once_and_smaller_ones_do_not() {
 fn an_engine_that_gives_less_than_asked_is_not_restarted_for_ever() {
     let mut desk = Desk::new(limits(1));
     desk.ask_with(entry("a"), |ask| ask.wish.context = Some(32_768));
-    let launch = LoadedLaunch { context: 8192, ..loaded(&desk.started[0].1) };
-    desk.send(Event::Ready { instance: InstanceId(1), launch });
+    let launch = LoadedLaunch {
+        context: 8192,
+        ..loaded(&desk.started[0].1)
+    };
+    desk.send(Event::Ready {
+        instance: InstanceId(1),
+        launch,
+    });
     desk.expect(&["start a", "grant 1"]);
 }
 
@@ -315,7 +351,10 @@ fn a_failure_that_would_repeat_answers_everybody() {
     (0..3).for_each(|_| {
         desk.ask("a");
     });
-    desk.send(Event::StartFailed { instance: InstanceId(1), report: report(false) });
+    desk.send(Event::StartFailed {
+        instance: InstanceId(1),
+        report: report(false),
+    });
     desk.expect(&["start a", "failed a", "reject 1", "reject 2", "reject 3"]);
     assert_eq!(desk.scheduler.state(&"a".into()), ModelState::Failed(report(false)));
     desk.ask("a");
@@ -328,7 +367,10 @@ fn retries_are_bounded() {
     desk.ask("a");
     for n in 1..=6 {
         desk.expect(&["start a"]);
-        desk.send(Event::StartFailed { instance: InstanceId(n), report: report(true) });
+        desk.send(Event::StartFailed {
+            instance: InstanceId(n),
+            report: report(true),
+        });
         if n < 6 {
             desk.expect(&["failed a"]);
             desk.advance(secs(18));
@@ -346,12 +388,18 @@ fn explicit_models_come_back_after_a_crash() {
     desk.advance(secs(2));
     desk.expect(&["start a", "loaded 1", "failed a", "start a"]);
     desk.ready();
-    assert_eq!(desk.scheduler.instance(&"a".into()).expect("loaded").keep_alive, KeepAlive::Forever);
+    assert_eq!(
+        desk.scheduler.instance(&"a".into()).expect("loaded").keep_alive,
+        KeepAlive::Forever
+    );
 }
 
 #[test]
 fn waiting_is_bounded_but_loading_is_not() {
-    let mut desk = Desk::new(Limits { max_wait: secs(30), ..limits(1) });
+    let mut desk = Desk::new(Limits {
+        max_wait: secs(30),
+        ..limits(1)
+    });
     desk.ask("a");
     desk.ask("a");
     desk.advance(secs(600));
@@ -361,18 +409,26 @@ fn waiting_is_bounded_but_loading_is_not() {
     desk.advance(secs(29));
     desk.expect(&[]);
     desk.advance(secs(1));
-    let Some(Effect::Reject { error, .. }) = desk.seen.first() else { panic!("{:?}", desk.seen) };
+    let Some(Effect::Reject { error, .. }) = desk.seen.first() else {
+        panic!("{:?}", desk.seen)
+    };
     assert!(matches!(error.kind, ErrorKind::Overloaded { .. }));
 }
 
 #[test]
 fn the_queue_is_bounded() {
-    let mut desk = Desk::new(Limits { max_queue: 2, ..limits(1) });
+    let mut desk = Desk::new(Limits {
+        max_queue: 2,
+        ..limits(1)
+    });
     (0..3).for_each(|_| {
         desk.ask("a");
     });
     desk.expect(&["start a", "reject 3"]);
-    let mut desk = Desk::new(Limits { max_queue_per_model: 1, ..limits(2) });
+    let mut desk = Desk::new(Limits {
+        max_queue_per_model: 1,
+        ..limits(2)
+    });
     for model in ["a", "b", "a"] {
         desk.ask(model);
     }
@@ -381,7 +437,10 @@ fn the_queue_is_bounded() {
 
 #[test]
 fn autoload_off_needs_an_explicit_load() {
-    let mut desk = Desk::new(Limits { autoload: false, ..limits(1) });
+    let mut desk = Desk::new(Limits {
+        autoload: false,
+        ..limits(1)
+    });
     desk.ask("a");
     desk.expect(&["reject 1"]);
     desk.load(entry("a"), None);
@@ -396,9 +455,15 @@ fn unload_drains_and_force_cuts() {
     desk.ask("a");
     desk.ready();
     let lease = desk.leases()[0];
-    desk.send(Event::Unload { key: "a".into(), force: false });
+    desk.send(Event::Unload {
+        key: "a".into(),
+        force: false,
+    });
     desk.expect(&[]);
-    desk.send(Event::Unload { key: "a".into(), force: true });
+    desk.send(Event::Unload {
+        key: "a".into(),
+        force: true,
+    });
     desk.expect(&["kill 1"]);
     desk.release(lease);
     desk.exited(InstanceId(1));
@@ -406,7 +471,10 @@ fn unload_drains_and_force_cuts() {
     assert_eq!(desk.scheduler.state(&"a".into()), ModelState::Unloaded);
 
     desk.ask("a");
-    desk.send(Event::Unload { key: "a".into(), force: false });
+    desk.send(Event::Unload {
+        key: "a".into(),
+        force: false,
+    });
     desk.expect(&["start a", "kill 2", "reject 2"]);
 }
 
