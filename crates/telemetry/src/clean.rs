@@ -87,6 +87,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn any_bytes_become_one_bounded_printable_line(bytes in proptest::collection::vec(any::<u8>(), 0..40_000)) {
             let line = clean_line(&bytes);

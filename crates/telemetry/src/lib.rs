@@ -50,7 +50,11 @@ mod tests {
 
     #[test]
     fn log_text_is_dated() {
-        let line = LogLine { at_ms: 1_795_218_594_007, level: Level::Warn, text: "slow".to_owned() };
+        let line = LogLine {
+            at_ms: 1_795_218_594_007,
+            level: Level::Warn,
+            text: "slow".to_owned(),
+        };
         assert_eq!(super::log_text(&line), "2026-11-20T23:49:54.007Z WARN  slow");
         assert!(super::now_ms() > 1_700_000_000_000);
     }

@@ -36,7 +36,9 @@ async fn it_loads_and_ends_by_the_message() {
         let start = Instant::now();
         let report = child.stop().await;
         assert_eq!((report.code, report.signal), (Some(0), None), "{report:?}");
-        assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+        // Mostly 20 ms. A message in the instant before its main loop starts is lost by the engine (b11549: terminate
+        // comes before start_loop); then SIGTERM follows a second later.
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     }
 }
 

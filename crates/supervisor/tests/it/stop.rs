@@ -34,16 +34,46 @@ async fn grandchildren_and_deaf_children_go_strangers_stay() {
     assert_eq!((report.code, report.signal, report.requested), (None, Some(9), true));
     assert_eq!(kit.asked("deaf"), ["message", "term", "term"]);
     assert!(!ids[0].exists(), "reaped: no <defunct> entry");
-    // The grandchild is init's to reap, but it must not run any more.
-    let start = Instant::now();
-    while ids[1].is_running() && start.elapsed() < Duration::from_secs(2) {
-        tokio::task::yield_now().await;
-    }
-    assert!(!ids[1].is_running());
+    assert_ends(ids[1]).await;
     assert!(ProcessProbe::listeners_on(port).is_empty());
     assert!(ProcessId::of(stranger.id()).unwrap().is_running());
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+}
+
+/// A grandchild is init's to reap, but it must not run any more.
+async fn assert_ends(grandchild: ProcessId) {
+    let start = Instant::now();
+    while grandchild.is_running() && start.elapsed() < Duration::from_secs(2) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!grandchild.is_running());
+}
+
+#[tokio::test]
+async fn grandchildren_go_however_their_parent_ended() {
+    for how in ["stopped", "crashed"] {
+        let kit = Kit::new();
+        let (child, port, _lines) = kit.ready(kit.stub(how, &[("STUB_GRANDCHILD", "1")])).await;
+        let grandchild = ProcessId::of(kit.grandchild(how)).unwrap();
+        assert!(grandchild.is_running());
+        let report = if how == "stopped" {
+            child.stop().await
+        } else {
+            crate::kit::kill("-KILL", child.pid());
+            child.wait().await
+        };
+        assert_eq!(
+            (report.code, report.requested),
+            if how == "stopped" {
+                (Some(0), true)
+            } else {
+                (None, false)
+            }
+        );
+        assert_ends(grandchild).await;
+        assert!(ProcessProbe::listeners_on(port).is_empty());
+    }
 }
 
 #[tokio::test]
