@@ -394,3 +394,20 @@ fn killed_at_every_step() {
         }
     }
 }
+
+/// Promise C4: an editor that saves without end, half a file at a time, leaves the last state in effect.
+#[test]
+fn a_storm_of_partial_saves_ends_with_the_last_one() {
+    let (_folder, path, store, updates, _subscription) = store("{}");
+    let text = |n: u32| format!(r#"{{"scheduler": {{"max_queue": {n}}}}}"#);
+    for n in 1..=100 {
+        let text = text(n);
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        fs::write(&path, &text).unwrap();
+        assert!(store.snapshot().scheduler.max_queue <= 512);
+    }
+    while store.snapshot().scheduler.max_queue != 100 {
+        next(&updates);
+    }
+    assert!(store.status().ok);
+}
