@@ -26,7 +26,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(2);
 /// How often a working engine is looked at.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// Waits for the answer to an out-of-band probe: one batch of a slow machine may take that long.
-const LONGEST_PROBE: Duration = Duration::from_secs(60);
+const LONGEST_PROBE: Duration = Duration::from_mins(1);
 
 /// A start that did not work.
 struct Failed {
@@ -208,7 +208,13 @@ async fn start_with(
 fn random_key() -> Option<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).ok()?;
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    Some(
+        bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+            .collect(),
+    )
 }
 
 /// Follows the start until the engine answers. Fails when there is neither output nor growth of memory for the stall
@@ -349,7 +355,7 @@ async fn watch_until_end(core: &Core, instance: &Instance, child: &Child) -> Fai
                         instance.activity.notify_one();
                     }
                 } else if quiet_since.elapsed() >= watchdog {
-                    if hangs(instance, watchdog, &mut wish).await {
+                    if hangs(instance, child, watchdog, &mut wish).await {
                         let reason = format!(
                             "The engine hung: it sent nothing for {} s and did not answer when asked. It was ended.",
                             quiet_since.elapsed().as_secs()
@@ -366,12 +372,13 @@ async fn watch_until_end(core: &Core, instance: &Instance, child: &Child) -> Fai
 
 /// Asks the engine out of band whether it still works. Its `/health` would say yes in any case; `/metrics` is answered by
 /// the loop that computes (promise R9). Being slow is no fault: an answer, or any byte meanwhile, acquits.
-async fn hangs(instance: &Instance, watchdog: Duration, wish: &mut watch::Receiver<Wish>) -> bool {
+async fn hangs(instance: &Instance, child: &Child, watchdog: Duration, wish: &mut watch::Receiver<Wish>) -> bool {
     let Some(link) = instance.link.get() else { return false };
     let patience = watchdog.clamp(Duration::from_millis(100), LONGEST_PROBE);
     let answer = tokio::select! {
         answer = probe::get(link.address, &link.key, "/metrics", patience) => answer,
         () = unwanted(wish) => return false,
+        _ = child.wait() => return false,
     };
     answer.is_none() && !instance.take_progress() && instance.active() > 0
 }

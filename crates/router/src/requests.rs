@@ -40,16 +40,12 @@ impl Requests {
             running: false,
             started_ms: telemetry::now_ms(),
         });
-        match self.free.pop() {
-            Some(place) => {
-                self.entries[place] = entry;
-                (place, id)
-            }
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1, id)
-            }
+        if let Some(place) = self.free.pop() {
+            self.entries[place] = entry;
+            return (place, id);
         }
+        self.entries.push(entry);
+        (self.entries.len() - 1, id)
     }
 
     pub(crate) fn set_running(&mut self, place: usize) {

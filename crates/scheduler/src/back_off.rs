@@ -20,9 +20,9 @@ pub struct BackOff {
 
 impl BackOff {
     const MAX_RESTARTS: usize = 5;
-    const WINDOW: Duration = Duration::from_secs(300);
-    const HEALTHY: Duration = Duration::from_secs(600);
-    const LONGEST: Duration = Duration::from_secs(60);
+    const WINDOW: Duration = Duration::from_mins(5);
+    const HEALTHY: Duration = Duration::from_mins(10);
+    const LONGEST: Duration = Duration::from_mins(1);
 
     /// The engine is ready.
     pub fn on_ready(&mut self, now: Duration) {

@@ -191,10 +191,10 @@ impl Default for Limits {
             max_loaded: None,
             max_queue: 512,
             max_queue_per_model: 512,
-            max_wait: Duration::from_secs(300),
+            max_wait: Duration::from_mins(5),
             patience: Duration::from_secs(3),
             autoload: true,
-            keep_alive: KeepAlive::For(Duration::from_secs(300)),
+            keep_alive: KeepAlive::For(Duration::from_mins(5)),
             launch: LaunchOptions::default(),
             jit_auto_evict: false,
         }

@@ -108,6 +108,8 @@ impl Scheduler {
         {
             let lease = LeaseId(self.next_lease);
             self.next_lease += 1;
+            // A pin set in the configuration since the start counts from the next request on.
+            instance.pinned = ask.model.pinned;
             if !ask.jit {
                 instance.keep_alive = ask.keep_alive.unwrap_or(instance.keep_alive);
             }
@@ -414,6 +416,7 @@ impl Scheduler {
             }
             let Some(ticket) = model.queue.remove(index) else { break };
             self.tickets.remove(&ticket.id);
+            instance.pinned = ticket.model.pinned;
             if !ticket.jit {
                 instance.keep_alive = ticket.keep_alive.unwrap_or(instance.keep_alive);
             }

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use domain::{InstanceId, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, ModelKey, ModelState};
 
+use crate::Scheduler;
 use crate::model::{Instance, Model, Phase};
-use crate::{Effect, Scheduler};
 
 /// What lists show of an instance. Times are on the scheduler's scale.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,13 +76,6 @@ impl Scheduler {
     pub fn last_used(&self, key: &ModelKey) -> Option<Duration> {
         let model = self.models.get(key)?;
         model.instance.as_ref().map(|i| i.last_used).or(model.last_used)
-    }
-
-    /// [`Self::handle`](crate::Scheduler::handle) with a fresh list.
-    pub fn effects_of(&mut self, now: Duration, event: crate::Event) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        self.handle(now, event, &mut effects);
-        effects
     }
 }
 

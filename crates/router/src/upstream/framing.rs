@@ -108,7 +108,7 @@ impl Chunked {
                 self.count_extra()?;
                 State::Extension(size)
             }
-            (State::SizeLf(0), b'\n') => State::TrailerStart,
+            (State::SizeLf(0) | State::TrailerLf, b'\n') => State::TrailerStart,
             (State::SizeLf(size), b'\n') => State::Data(size),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::SizeStart,
@@ -118,7 +118,6 @@ impl Chunked {
                 State::Trailer
             }
             (State::Trailer, b'\r') => State::TrailerLf,
-            (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::EndLf, b'\n') => State::End,
             _ => return Err(Malformed),
         })

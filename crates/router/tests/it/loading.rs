@@ -326,3 +326,22 @@ async fn the_engine_is_reached_by_its_own_key_and_no_other_server_can_stand_in()
     drop(lease);
     rig.end().await;
 }
+
+/// The hot path is one lock and no task switch; the bound is for a debug build on a busy machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leasing_a_loaded_model_is_quick() {
+    let rig = Rig::new(RouterSettings::default());
+    let model = rig.model("a", &[]);
+    drop(rig.lease(&model).await.unwrap());
+    let mut times = Vec::new();
+    for _ in 0..2000 {
+        let request = ask(&model);
+        let begun = Instant::now();
+        drop(rig.router.lease(request).await.unwrap());
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    println!("lease and release: p10 {:?}, p50 {:?}", times[200], times[1000]);
+    assert!(times[1000] < Duration::from_micros(300), "{:?}", times[1000]);
+    rig.end().await;
+}

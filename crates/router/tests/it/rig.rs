@@ -19,7 +19,7 @@ use telemetry::EventBus;
 use testkit::{Recorded, TempHome, read_record};
 
 /// No step of a test takes longer, even on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 pub(crate) struct Rig {
     pub(crate) router: Router,

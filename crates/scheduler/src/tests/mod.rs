@@ -88,7 +88,9 @@ impl Desk {
     }
 
     pub(crate) fn send(&mut self, event: Event) {
-        for effect in self.scheduler.effects_of(self.now, event) {
+        let mut effects = Vec::new();
+        self.scheduler.handle(self.now, event, &mut effects);
+        for effect in effects {
             match &effect {
                 Effect::WakeAt(at) => self.wake = Some(*at),
                 Effect::Publish(_) => {}

@@ -343,10 +343,10 @@ impl World {
     fn run_out(&mut self) {
         for _ in 0..400 {
             let leases: Vec<u64> = self.leases.keys().copied().collect();
-            leases.into_iter().for_each(|lease| {
+            for lease in leases {
                 self.finish(lease);
                 self.settle();
-            });
+            }
             let stopping: Vec<u64> = self
                 .processes
                 .iter()
