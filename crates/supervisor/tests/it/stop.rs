@@ -17,12 +17,14 @@ fn short(mut spec: supervisor::ChildSpec) -> supervisor::ChildSpec {
 #[tokio::test]
 async fn grandchildren_and_deaf_children_go_strangers_stay() {
     let kit = Kit::new();
-    let mut stranger = Command::new(stub_engine_path())
+    let stranger = Command::new(stub_engine_path())
         .args(["--port", "0", "-m"])
         .arg(models_dir().join("tiny-chat.gguf"))
         .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
+        .map(Stranger)
         .unwrap();
     let spec = short(kit.stub("deaf", &[("STUB_IGNORE_TERM", "1"), ("STUB_GRANDCHILD", "1")]));
     let (child, port, _lines) = kit.ready(spec).await;
@@ -36,9 +38,17 @@ async fn grandchildren_and_deaf_children_go_strangers_stay() {
     assert!(!ids[0].exists(), "reaped: no <defunct> entry");
     assert_ends(ids[1]).await;
     assert!(ProcessProbe::listeners_on(port).is_empty());
-    assert!(ProcessId::of(stranger.id()).unwrap().is_running());
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    assert!(ProcessId::of(stranger.0.id()).unwrap().is_running());
+}
+
+/// Ends with the test, however that ends.
+struct Stranger(std::process::Child);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A grandchild is init's to reap, but it must not run any more.
