@@ -14,6 +14,13 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
+fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.as_str())
+}
+
 impl Answer {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
@@ -38,6 +45,10 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name)
+    }
+
     /// The next piece of the body; `None` at its proper end. A cut connection is an error.
     pub(crate) fn piece(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         if self.done {

@@ -42,7 +42,7 @@ fn sigkill_while_streaming() {
     let server = Server::start();
     let body = chat(
         "Count to 100.",
-        &json!({"stream": true, "max_tokens": 3500, "ignore_eos": true}),
+        &json!({"stream": true, "max_tokens": 2000, "ignore_eos": true}),
     );
     let mut stream = open(server.lmstudio, "POST", "/v1/chat/completions", Some(&body)).expect("stream opens");
     assert!(stream.piece().expect("first piece").is_some());

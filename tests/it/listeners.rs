@@ -81,7 +81,9 @@ fn localhost_works_on_both_families() {
         config: json!({}),
         ..Options::default()
     });
-    assert_eq!(get(server.ollama, "/").body, b"Ollama is running");
+    let root = get(server.ollama, "/");
+    assert_eq!(root.body, b"Ollama is running");
+    assert!(root.header("x-request-id").is_some_and(|id| !id.is_empty()));
     let six = std::net::SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), server.ollama.port());
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
         assert_eq!(get(six, "/").body, b"Ollama is running");

@@ -17,7 +17,7 @@ fn a_stream_survives_a_hundred_saves_and_a_broken_file() {
     let file = server.home.path().join("config.json");
     let body = chat(
         "Count to 100.",
-        &json!({"stream": true, "max_tokens": 3500, "ignore_eos": true}),
+        &json!({"stream": true, "max_tokens": 1500, "ignore_eos": true}),
     );
     let mut stream = open(server.ollama, "POST", "/v1/chat/completions", Some(&body)).expect("opens");
     assert!(stream.piece().expect("first piece").is_some());
@@ -25,7 +25,7 @@ fn a_stream_survives_a_hundred_saves_and_a_broken_file() {
     for n in 0..100 {
         fs::write(
             &file,
-            json!({"scheduler": {"max_loaded_models": 2 + n % 3}, "model_aliases": {"mine": "tiny-chat"}}).to_string(),
+            json!({"defaults": {"threads": 1}, "scheduler": {"max_loaded_models": 2 + n % 3}, "model_aliases": {"mine": "tiny-chat"}}).to_string(),
         )
         .expect("saved");
     }

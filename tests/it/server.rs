@@ -75,7 +75,12 @@ impl Server {
     pub(crate) fn with(options: Options) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let config = home.path().join("config.json");
-        fs::write(&config, options.config.to_string()).expect("config written");
+        // One thread per engine: these tests run beside each other, and engine threads spin while they wait.
+        let mut settings = json!({"defaults": {"threads": 1}});
+        for (key, value) in options.config.as_object().into_iter().flatten() {
+            settings[key] = value.clone();
+        }
+        fs::write(&config, settings.to_string()).expect("config written");
         let engine = match options.engine {
             Engine::Real => testkit::real_engine_path().expect("no llama-server: run `cargo xtask setup --test`"),
             Engine::Stub => testkit::stub_engine_path(),

@@ -13,10 +13,18 @@ fn a_second_model_waits_for_the_running_stream() {
     });
     let body = chat(
         "Count to 100.",
-        &json!({"stream": true, "max_tokens": 3000, "ignore_eos": true,
+        &json!({"stream": true, "max_tokens": 1200, "ignore_eos": true,
         "stream_options": {"include_usage": true}}),
     );
     let mut stream = open(server.ollama, "POST", "/v1/chat/completions", Some(&body)).expect("stream opens");
+    assert_eq!(stream.status, 200);
+    assert!(
+        stream
+            .header("content-type")
+            .is_some_and(|v| v.starts_with("text/event-stream"))
+    );
+    assert_eq!(stream.header("cache-control"), Some("no-cache"));
+    assert_eq!(stream.header("x-accel-buffering"), Some("no"));
     let mut text = stream.piece().expect("a piece").expect("not over yet");
     let address = server.lmstudio;
     let second = std::thread::spawn(move || {
@@ -37,7 +45,7 @@ fn a_second_model_waits_for_the_running_stream() {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
         .find_map(|chunk| chunk["usage"]["completion_tokens"].as_u64());
-    assert_eq!(usage, Some(3000));
+    assert_eq!(usage, Some(1200));
     let answer = second.join().expect("no panic");
     assert_eq!(answer.status, 200);
     assert_eq!(

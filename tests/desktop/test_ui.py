@@ -1,0 +1,299 @@
+"""The window's pages in a browser, served by the product, with the real engine."""
+import re
+import signal
+import subprocess
+import tempfile
+import json
+import os
+import pathlib
+import shutil
+import socket
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from browser import brightness
+from desktop import MODELS, binary, engine_path, until
+from PIL import Image
+
+MODEL = "tiny-chat"
+
+
+class Server:
+    """`llama-runner serve` on a management port that it keeps over a restart."""
+
+    def __init__(self, engine=None, models=MODELS):
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="ui-"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.env = {
+            "HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "XDG_CONFIG_HOME": str(self.home / "cfg"),
+            "XDG_DATA_HOME": str(self.home / "data"), "XDG_CACHE_HOME": str(self.home / "cache"),
+            "LLAMARUNNER_LLAMA_SERVER": engine or engine_path(),
+        }
+        self.models = models
+        self.start()
+
+    def start(self):
+        with open(self.home / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [binary("llama-runner", "LLAMA_RUNNER_BIN"), "serve", "--models-dir", str(self.models), "--ollama-port", "0",
+                 "--lmstudio-port", "0", "--management-port", str(self.port)], env=self.env, stdout=subprocess.PIPE, stderr=log)
+        self.ready = json.loads(self.process.stdout.readline())
+
+    @property
+    def ui(self):
+        return f"http://127.0.0.1:{self.port}/ui/"
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+        self.process.stdout.close()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server():
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browse(chromium):
+    """Opens pages; the test fails when one of them logs an error (a refused script or style is one)."""
+    contexts, errors = [], []
+
+    def begin(url, scheme="light", size=(1180, 760), **more):
+        context = chromium.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]}, **more)
+        context.set_default_timeout(15000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.errors = errors
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def by(page, test_id):
+    return page.get_by_test_id(test_id)
+
+
+def stop_model(page):
+    page.request.post(page.url.split("/ui/")[0] + f"/v1/models/{MODEL}/stop")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_in_both_themes(server, browse, pictures, scheme):
+    page = browse(server.ui, scheme)
+    expect(by(page, "serving")).to_have_text("Serving")
+    for address in server.ready["listeners"].values():
+        expect(by(page, "addresses")).to_contain_text(address)
+    page.screenshot(path=pictures / f"home-{scheme}.png")
+    shade = brightness(Image.open(pictures / f"home-{scheme}.png"))
+    assert (shade > 180) if scheme == "light" else (shade < 80)
+
+    by(page, "nav-models").click()
+    by(page, f"model-{MODEL}").get_by_role("link").click()
+    expect(by(page, "detail")).to_contain_text("comes with LlamaRunner" if "builtin" in scheme else "F16")
+    by(page, "detail").get_by_test_id(f"action-{MODEL}").click()
+    expect(by(page, f"model-{MODEL}")).to_contain_text("loaded")
+    expect(by(page, "log")).to_contain_text(re.compile("model|server"))
+    page.screenshot(path=pictures / f"models-{scheme}.png")
+
+    by(page, "nav-home").click()
+    expect(by(page, "loaded")).to_contain_text(MODEL)
+    page.screenshot(path=pictures / f"home-loaded-{scheme}.png")
+
+    by(page, "nav-chat").click()
+    page.get_by_text("Options").click()
+    by(page, "temperature").fill("0")
+    page.get_by_text("Options").click()
+    by(page, "message").fill("Write a Python function that adds two numbers.")
+    page.keyboard.press("Enter")
+    expect(by(page, "answer").locator("pre")).to_contain_text("def")
+    expect(by(page, "timing")).to_contain_text("tok/s")
+    page.screenshot(path=pictures / f"chat-{scheme}.png")
+    stop_model(page)
+
+
+def test_chat_streams_thinks_and_stops(server, browse):
+    page = browse(server.ui + f"#/chat/{MODEL}")
+    page.get_by_text("Options").click()
+    by(page, "temperature").fill("0")
+    by(page, "system").fill("You are a pirate.")
+    page.get_by_text("Options").click()
+    by(page, "message").fill("Hello")
+    page.keyboard.press("Enter")
+    expect(by(page, "answer-text")).to_have_text("Ahoy, matey!")
+    page.get_by_role("button", name="New chat").click()
+    expect(by(page, "answer")).to_have_count(0)
+
+    page.get_by_text("Options").click()
+    by(page, "system").fill("")
+    page.get_by_text("Options").click()
+    by(page, "message").fill("Think: what is 3 times 4?")
+    by(page, "send").click()
+    expect(by(page, "answer-text")).to_have_text("12.")
+    thought = by(page, "answer").locator("details")
+    expect(thought).not_to_have_attribute("open", "")
+    thought.locator("summary").click()
+    expect(thought).to_contain_text("3 times 4 is 12.")
+    expect(by(page, "announcement")).to_contain_text("Done,")
+
+    by(page, "message").fill("ping")
+    page.keyboard.press("Shift+Enter")
+    assert by(page, "message").input_value() == "ping\n"
+    by(page, "message").fill("Count to 100.")
+    page.keyboard.press("Enter")
+    expect(by(page, "answer").last).to_have_attribute("data-status", re.compile("waiting|streaming|done"))
+    page.keyboard.press("Escape")
+    expect(by(page, "answer").last).to_have_attribute("data-status", re.compile("stopped|done"))
+    expect(by(page, "message")).to_be_focused()
+    until(lambda: page.request.get(server.ui.replace("/ui/", "/v1/state")).json()["requests"] == [], "the engine is free again")
+    stop_model(page)
+
+
+def test_the_five_jobs_by_keyboard(server, browse):
+    page = browse(server.ui)
+    expect(by(page, "serving")).to_be_visible()
+    page.keyboard.press("Control+2")
+    expect(by(page, "models")).to_be_visible()
+    page.keyboard.press("Tab")
+    focused = lambda: page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")  # noqa: E731
+    assert focused() == "Skip to content"
+    page.keyboard.press("Enter")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if focused() == MODEL:
+            break
+    page.keyboard.press("Enter")
+    expect(by(page, "detail")).to_be_visible()
+    page.keyboard.press("Tab")
+    assert focused() == f"Start {MODEL}"
+    page.keyboard.press("Enter")
+    expect(by(page, f"model-{MODEL}")).to_contain_text("loaded")
+    assert focused() == f"Stop {MODEL}"
+    page.keyboard.press("Enter")
+    expect(by(page, f"model-{MODEL}")).to_contain_text("installed")
+    page.keyboard.press("Control+3")
+    expect(by(page, "message")).to_be_focused()
+    page.keyboard.type("ping")
+    page.keyboard.press("Enter")
+    expect(by(page, "answer")).to_have_attribute("data-status", "done")
+    stop_model(page)
+
+
+def test_filter_and_arrow_keys(server, browse):
+    page = browse(server.ui + "#/models")
+    by(page, "filter").fill("embed")
+    expect(by(page, "models").locator("li")).to_have_count(1)
+    by(page, "filter").fill("no such model")
+    page.get_by_role("button", name="Clear filter").click()
+    names = by(page, "models").locator("a.name")
+    names.first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(names.nth(1)).to_be_focused()
+    expect(by(page, "detail")).to_contain_text(names.nth(1).inner_text())
+
+
+def test_a_failed_start_gives_its_reason(browse, tmp_path, pictures):
+    script = tmp_path / "llama-server"
+    script.write_text(f'#!/bin/sh\ncase "$1" in --version|--help|--list-devices) exec {engine_path()} "$@" ;; esac\n'
+                      'echo "<img src=x onerror=alert(1)> \033[31mred" >&2\nexit 1\n')
+    script.chmod(0o755)
+    running = Server(engine=str(script))
+    try:
+        page = browse(running.ui + f"#/models/{MODEL}")
+        by(page, "detail").get_by_test_id(f"action-{MODEL}").click()
+        expect(by(page, "reason")).to_contain_text(f"{MODEL} did not start.")
+        expect(by(page, "detail").get_by_test_id(f"action-{MODEL}")).to_have_text("Try again")
+        # What an engine prints is text, whatever it looks like.
+        expect(by(page, "log")).to_contain_text("<img src=x onerror=alert(1)>")
+        assert page.locator("main img").count() == 0
+        page.screenshot(path=pictures / "failed.png")
+        by(page, "nav-home").click()
+        expect(by(page, "problems")).to_contain_text(f"{MODEL} did not start.")
+        by(page, "nav-chat").click()
+        by(page, "message").fill("ping")
+        page.keyboard.press("Enter")
+        expect(by(page, "answer")).to_have_attribute("data-status", "failed")
+        expect(by(page, "answer").get_by_role("button", name="Try again")).to_be_visible()
+        page.errors.clear()  # the browser logs the refused request itself
+    finally:
+        running.close()
+
+
+def test_a_lost_server_is_said_and_found_again(browse, pictures):
+    running = Server()
+    try:
+        page = browse(running.ui)
+        expect(by(page, "serving")).to_have_text("Serving")
+        running.stop()
+        expect(by(page, "connection")).to_contain_text(re.compile("Reconnecting|shutting down"))
+        expect(by(page, "serving")).to_be_visible()
+        page.screenshot(path=pictures / "lost.png")
+        running.start()
+        expect(by(page, "connection")).to_have_text("", timeout=20000)
+        expect(by(page, "addresses")).to_contain_text(running.ready["listeners"]["ollama"])
+        page.errors.clear()  # refused connections
+    finally:
+        running.close()
+
+
+def test_a_chosen_theme_is_kept(server, browse):
+    page = browse(server.ui, "light")
+    background = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731
+    expect(by(page, "serving")).to_be_visible()
+    assert background() == "rgb(250, 250, 247)"
+    by(page, "theme-dark").check(force=True)
+    assert background() == "rgb(20, 21, 19)"
+    page.reload()
+    expect(by(page, "theme-dark")).to_be_checked()
+    assert background() == "rgb(20, 21, 19)"
+    by(page, "theme-system").check(force=True)
+    assert background() == "rgb(250, 250, 247)"
+
+
+@pytest.mark.parametrize("where", ["home", "models", f"models/{MODEL}", "chat"])
+def test_reflows_at_320_pixels(server, browse, pictures, where):
+    page = browse(server.ui + f"#/{where}", size=(320, 640), reduced_motion="reduce")
+    expect(page.locator("main")).not_to_be_empty()
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.evaluate("document.querySelector('main').scrollWidth") <= 320
+    page.screenshot(path=pictures / f"narrow-{where.replace('/', '-')}.png")
+
+
+def test_names_for_every_control(server, browse):
+    for where in ("home", f"models/{MODEL}", "chat"):
+        page = browse(server.ui + f"#/{where}")
+        expect(page.locator("main")).not_to_be_empty()
+        page.wait_for_timeout(200)
+        nameless = page.evaluate("""() => [...document.querySelectorAll('button, a[href], input, select, textarea')]
+            .filter((e) => !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).map((e) => e.outerHTML)""")
+        assert nameless == []
+        ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+        assert len(ids) == len(set(ids))
+        small = page.evaluate("""() => [...document.querySelectorAll('main button, main select, main textarea')]
+            .filter((e) => e.offsetParent && (e.offsetHeight < 24 || e.offsetWidth < 24)).map((e) => e.outerHTML)""")
+        assert small == []

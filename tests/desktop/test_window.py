@@ -1,0 +1,51 @@
+"""The real window (WebKitGTK) with the real engine."""
+import json
+import urllib.request
+
+from browser import WindowDriver, colours
+from desktop import MODELS, binary, until
+
+MODEL = "tiny-chat"
+PORTS = ("--ollama-port", "0", "--lmstudio-port", "0", "--management-port", "0")
+
+
+def test_the_window_shows_state_and_starts_a_model(desktop, pictures):
+    host = desktop.host()
+    program = binary("llama-runner-desktop", "LLAMA_RUNNER_DESKTOP_BIN")
+    driver = desktop.own(WindowDriver(desktop, program, "--models-dir", str(MODELS), *PORTS))
+    until(lambda: driver.text("serving") == "Serving", "the first page")
+    assert "127.0.0.1:" in driver.text("addresses")
+    image = driver.picture(pictures / "window-home.png")
+    assert colours(image) > 50
+
+    driver.click("nav-models")
+    driver.click(f"action-{MODEL}")
+    until(lambda: "loaded" in driver.text(f"model-{MODEL}"), "the model is loaded")
+    driver.script("location.hash = arguments[0]", f"#/models/{MODEL}")
+    until(lambda: "model" in driver.text("log").lower() and len(driver.text("log")) > 200, "the engine's log")
+    driver.picture(pictures / "window-models.png")
+    # The tray says the same: one state, two views.
+    item = host.item()
+    until(lambda: item.status().startswith("LlamaRunner · serving · 1 model"), "the tray's status line")
+    item.click(MODEL, "Stop")
+    until(lambda: "installed" in driver.text(f"model-{MODEL}"), "the window follows the tray")
+
+    driver.click("nav-chat")
+    driver.keys("message", "ping\n")
+    until(lambda: "pong" in driver.text("answer"), "the model's answer", 30)
+    driver.picture(pictures / "window-chat.png")
+
+    # The page is a browser page: it can neither call into the process nor leave its address.
+    refused = driver.awaited("""
+        const done = arguments[0];
+        const internals = window.__TAURI_INTERNALS__;
+        if (!internals || !internals.invoke) return done('no bridge');
+        internals.invoke('plugin:event|emit', { event: 'x' }).then(() => done('allowed'), (e) => done('refused: ' + e));
+    """)
+    assert refused == "no bridge" or refused.startswith("refused"), refused
+    here = driver.script("return location.href")
+    driver.script("location.href = 'http://127.0.0.1:9/elsewhere'")
+    driver.script("location.href = 'file:///etc/passwd'")
+    assert driver.script("return location.href") == here
+    with urllib.request.urlopen(here.split("/ui/")[0] + "/v1/state") as reply:
+        assert json.load(reply)["models"]
