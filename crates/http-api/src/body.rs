@@ -34,11 +34,17 @@ impl Body {
     }
 
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { content: Content::Full(bytes.into()), settle: None }
+        Self {
+            content: Content::Full(bytes.into()),
+            settle: None,
+        }
     }
 
     pub(crate) fn streamed(body: impl HttpBody<Data = Bytes, Error = RunnerError> + Send + 'static) -> Self {
-        Self { content: Content::Streamed(Box::pin(body)), settle: None }
+        Self {
+            content: Content::Streamed(Box::pin(body)),
+            settle: None,
+        }
     }
 
     /// Attaches what happens when the answer has been sent or dropped.
@@ -52,10 +58,7 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = RunnerError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
         let this = self.get_mut();
         let polled = match &mut this.content {
             Content::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
@@ -125,6 +128,9 @@ pub(crate) async fn collect(mut body: Incoming, max: usize, limits: &ConnectionL
 pub(crate) fn too_large(max: usize) -> RunnerError {
     RunnerError::new(
         ErrorKind::TooLarge,
-        format!("The request body is larger than {} MB. The limit is limits.json_body_mb in the configuration.", max >> 20),
+        format!(
+            "The request body is larger than {} MB. The limit is limits.json_body_mb in the configuration.",
+            max >> 20
+        ),
     )
 }

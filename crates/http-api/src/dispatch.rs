@@ -12,9 +12,9 @@ use bytes::Bytes;
 use domain::{RequestId, RunnerError};
 use futures_util::FutureExt;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -81,12 +81,19 @@ impl Cx {
 
     /// The id in `x-request-id`: the caller's, else the lease's.
     pub(crate) fn request_id(&self) -> Option<HeaderValue> {
-        self.given_id.clone().or_else(|| self.lease_id.get().and_then(|id| HeaderValue::from_str(&id.to_string()).ok()))
+        self.given_id.clone().or_else(|| {
+            self.lease_id
+                .get()
+                .and_then(|id| HeaderValue::from_str(&id.to_string()).ok())
+        })
     }
 }
 
 /// Answers one request. Dropped when the client goes away: everything a handler holds goes with it (promise H1).
-pub(crate) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(crate) async fn answer(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let given_id = given_id(&parts.headers);
@@ -122,7 +129,9 @@ pub(crate) async fn answer(connection: Arc<Connection>, request: Request<Incomin
             let handled = AssertUnwindSafe(handlers::run(&cx, &parts, body)).catch_unwind().await;
             let result = handled.unwrap_or_else(|_| {
                 tracing::error!(path = parts.uri.path(), "a handler panicked");
-                Err(RunnerError::internal("Something went wrong inside LlamaRunner. Its log says more."))
+                Err(RunnerError::internal(
+                    "Something went wrong inside LlamaRunner. Its log says more.",
+                ))
             });
             let mut response = result.unwrap_or_else(|error| {
                 settle.reason = Some(error.message.clone());
@@ -201,7 +210,12 @@ fn admit(
             return Err(Box::new(errors::render(&error, &asker)));
         }
         Found::TrailingSlash | Found::Unknown => {
-            return Err(Box::new(errors::unknown_route(StatusCode::NOT_FOUND, parts, &asker, settings)));
+            return Err(Box::new(errors::unknown_route(
+                StatusCode::NOT_FOUND,
+                parts,
+                &asker,
+                settings,
+            )));
         }
     };
     let render = |error: &RunnerError| Box::new(errors::render(error, &asker));
@@ -212,13 +226,22 @@ fn admit(
         let rules = settings.listener(listener.flavour);
         let peer = connection.peer.ip();
         let limits = if peer.is_loopback() { rules.local } else { rules.remote };
-        permit = listener.state.limiter.admit(listener.flavour, peer, limits).map_err(|exceeded| {
-            let mut response = render(&exceeded.error);
-            exceeded.write_headers(response.headers_mut());
-            response
-        })?;
+        permit = listener
+            .state
+            .limiter
+            .admit(listener.flavour, peer, limits)
+            .map_err(|exceeded| {
+                let mut response = render(&exceeded.error);
+                exceeded.write_headers(response.headers_mut());
+                response
+            })?;
     }
-    Ok(Admitted { route: hit.route, id: hit.id.into_owned(), caller, permit })
+    Ok(Admitted {
+        route: hit.route,
+        id: hit.id.into_owned(),
+        caller,
+        permit,
+    })
 }
 
 /// Inflating a body could balloon (promise H6), and passing it on would be read differently by the engine.
@@ -227,10 +250,14 @@ fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings) -> Result<(),
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let text = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        let error = RunnerError::invalid(format!("Content-Encoding '{text}' is not supported; send the body as it is."));
+        let error = RunnerError::invalid(format!(
+            "Content-Encoding '{text}' is not supported; send the body as it is."
+        ));
         return Err(error.code("unsupported_encoding"));
     }
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > settings.max_body as u64) {
         return Err(body::too_large(settings.max_body));
     }
@@ -242,7 +269,9 @@ fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings) -> Result<(),
 fn class_of(routes: &[&'static Route], parts: &Parts) -> Class {
     let wanted = parts.headers.get("access-control-request-method");
     let announced = wanted.and_then(|method| {
-        routes.iter().find(|route| route.method.to_http().as_str().as_bytes() == method.as_bytes())
+        routes
+            .iter()
+            .find(|route| route.method.to_http().as_str().as_bytes() == method.as_bytes())
     });
     let strict = |class| match class {
         Class::Management => 3,
@@ -250,13 +279,24 @@ fn class_of(routes: &[&'static Route], parts: &Parts) -> Class {
         Class::Inference => 1,
         Class::Public => 0,
     };
-    let classes = announced.map(|route| route.class).into_iter().chain(routes.iter().map(|route| route.class));
-    if announced.is_some() { classes.take(1).next() } else { classes.max_by_key(|class| strict(*class)) }
-        .unwrap_or(Class::Management)
+    let classes = announced
+        .map(|route| route.class)
+        .into_iter()
+        .chain(routes.iter().map(|route| route.class));
+    if announced.is_some() {
+        classes.take(1).next()
+    } else {
+        classes.max_by_key(|class| strict(*class))
+    }
+    .unwrap_or(Class::Management)
 }
 
 fn refused(refusal: Refusal, asker: &Asker<'_>) -> Box<Response<Body>> {
-    let status = if refusal == Refusal::BadHost { StatusCode::BAD_REQUEST } else { StatusCode::FORBIDDEN };
+    let status = if refusal == Refusal::BadHost {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::FORBIDDEN
+    };
     Box::new(errors::refusal(status, refusal.message(), asker))
 }
 
@@ -278,7 +318,11 @@ fn preflight(routes: &[&'static Route], parts: &Parts, page: bool) -> Response<B
         set(headers, ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
         set(headers, ACCESS_CONTROL_MAX_AGE, "43200");
         if parts.headers.contains_key("access-control-request-private-network") {
-            set(headers, HeaderName::from_static("access-control-allow-private-network"), "true");
+            set(
+                headers,
+                HeaderName::from_static("access-control-allow-private-network"),
+                "true",
+            );
         }
     }
     response
@@ -287,9 +331,16 @@ fn preflight(routes: &[&'static Route], parts: &Parts, page: bool) -> Response<B
 /// `/api/tags/` → `/api/tags` (Ollama contract 1).
 fn without_slash(parts: &Parts) -> Response<Body> {
     let permanent = matches!(parts.method, Method::GET | Method::HEAD);
-    let mut response = status(if permanent { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT });
+    let mut response = status(if permanent {
+        StatusCode::MOVED_PERMANENTLY
+    } else {
+        StatusCode::TEMPORARY_REDIRECT
+    });
     let path = parts.uri.path().trim_end_matches('/');
-    let target = parts.uri.query().map_or(Cow::Borrowed(path), |query| Cow::Owned(format!("{path}?{query}")));
+    let target = parts
+        .uri
+        .query()
+        .map_or(Cow::Borrowed(path), |query| Cow::Owned(format!("{path}?{query}")));
     set(response.headers_mut(), LOCATION, &target);
     response
 }
@@ -315,7 +366,9 @@ fn finish(headers: &mut HeaderMap, id: &HeaderValue, cors: Option<HeaderValue>) 
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-LlamaRunner-Model-Fallback"),
+            HeaderValue::from_static(
+                "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-LlamaRunner-Model-Fallback",
+            ),
         );
     }
     headers.append(VARY, HeaderValue::from_static("Origin"));

@@ -27,7 +27,9 @@ pub(crate) fn render(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
     let mut rendered = match asker.dialect {
         Dialect::Ollama => ollama::error(error, ollama_route(asker.operation)),
         Dialect::LmStudio => lmstudio_rest::error(error, asker.legacy_strings),
-        Dialect::OpenAi if asker.flavour == Flavour::LmStudio && asker.legacy_strings => lmstudio_rest::error(error, true),
+        Dialect::OpenAi if asker.flavour == Flavour::LmStudio && asker.legacy_strings => {
+            lmstudio_rest::error(error, true)
+        }
         Dialect::OpenAi => openai::error(error),
         Dialect::LlamaRunner => llamarunner::error(error),
     };
@@ -45,7 +47,9 @@ pub(crate) fn render(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
 
 /// RFC 9457, for clients that ask for it by `Accept`.
 fn problem(rendered: &Rendered, error: &RunnerError) -> Response<Body> {
-    let title = StatusCode::from_u16(rendered.status).ok().and_then(|status| status.canonical_reason());
+    let title = StatusCode::from_u16(rendered.status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
     let body = json!({
         "type": "about:blank",
         "title": title.unwrap_or("Error"),
@@ -66,7 +70,9 @@ fn problem(rendered: &Rendered, error: &RunnerError) -> Response<Body> {
 pub(crate) fn respond(rendered: Rendered) -> Response<Body> {
     let mut response = Response::new(Body::full(rendered.body));
     *response.status_mut() = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
     if let Some(seconds) = rendered.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -76,15 +82,23 @@ pub(crate) fn respond(rendered: Rendered) -> Response<Body> {
 /// JSON with status 200. Ollama's routes label it with a charset (Ollama contract 1).
 pub(crate) fn json(dialect: Dialect, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(body));
-    let label = if dialect == Dialect::Ollama { Rendered::JSON_UTF8 } else { Rendered::JSON };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(label));
+    let label = if dialect == Dialect::Ollama {
+        Rendered::JSON_UTF8
+    } else {
+        Rendered::JSON
+    };
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(label));
     response
 }
 
 /// Plain text with status 200.
 pub(crate) fn text(body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Rendered::TEXT));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(Rendered::TEXT));
     response
 }
 
@@ -95,8 +109,16 @@ pub(crate) fn refusal(status: StatusCode, message: &str, asker: &Asker<'_>) -> R
         Dialect::Ollama if status == StatusCode::FORBIDDEN => Rendered::text(status.as_u16(), ""),
         Dialect::Ollama => Rendered::json(status.as_u16(), json!({ "error": message }).to_string().into_bytes()),
         _ => {
-            let code = if status == StatusCode::FORBIDDEN { "forbidden_origin" } else { "invalid_request" };
-            let kind = if status == StatusCode::FORBIDDEN { "permission_error" } else { "invalid_request_error" };
+            let code = if status == StatusCode::FORBIDDEN {
+                "forbidden_origin"
+            } else {
+                "invalid_request"
+            };
+            let kind = if status == StatusCode::FORBIDDEN {
+                "permission_error"
+            } else {
+                "invalid_request_error"
+            };
             let body = json!({ "error": { "message": message, "type": kind, "param": null, "code": code } });
             Rendered::json(status.as_u16(), body.to_string().into_bytes())
         }
@@ -113,13 +135,27 @@ pub(crate) fn unknown_route(
 ) -> Response<Body> {
     let not_allowed = status == StatusCode::METHOD_NOT_ALLOWED;
     let lm_studio = |status: u16| {
-        let target = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |target| target.as_str());
-        respond(lmstudio_rest::unexpected_endpoint(parts.method.as_str(), target, status))
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or_else(|| parts.uri.path(), |target| target.as_str());
+        respond(lmstudio_rest::unexpected_endpoint(
+            parts.method.as_str(),
+            target,
+            status,
+        ))
     };
     match asker.flavour {
         Flavour::Ollama => {
-            let text = if not_allowed { "405 method not allowed" } else { "404 page not found" };
-            respond(Rendered { content_type: "text/plain", ..Rendered::text(status.as_u16(), text) })
+            let text = if not_allowed {
+                "405 method not allowed"
+            } else {
+                "404 page not found"
+            };
+            respond(Rendered {
+                content_type: "text/plain",
+                ..Rendered::text(status.as_u16(), text)
+            })
         }
         // The setting exists for programs that take LM Studio's 200 for granted.
         Flavour::LmStudio if settings.lmstudio_port.unknown_route_status == 200 => lm_studio(200),
@@ -128,9 +164,15 @@ pub(crate) fn unknown_route(
         Flavour::Management => {
             let path = parts.uri.path();
             let (kind, message) = if not_allowed {
-                (domain::ErrorKind::MethodNotAllowed, format!("{path} does not answer {}.", parts.method))
+                (
+                    domain::ErrorKind::MethodNotAllowed,
+                    format!("{path} does not answer {}.", parts.method),
+                )
             } else {
-                (domain::ErrorKind::NotFound, format!("There is no {path} here. /openapi.json lists what there is."))
+                (
+                    domain::ErrorKind::NotFound,
+                    format!("There is no {path} here. /openapi.json lists what there is."),
+                )
             };
             let mut rendered = openai::error(&RunnerError::new(kind, message.clone()));
             if asker.dialect == Dialect::Ollama {
@@ -169,13 +211,23 @@ fn ollama_route(operation: Option<Operation>) -> ollama::Route {
 
 /// Does `Accept` name this media type?
 pub(crate) fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|part| {
-        part.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(wanted))
-    })
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| {
+            part.split(';')
+                .next()
+                .is_some_and(|media| media.trim().eq_ignore_ascii_case(wanted))
+        })
 }
 
 /// Does `Accept` name this media type first?
 pub(crate) fn accepts_first(headers: &HeaderMap, wanted: &str) -> bool {
-    let first = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).and_then(|value| value.split([',', ';']).next());
+    let first = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split([',', ';']).next());
     first.is_some_and(|media| media.trim().eq_ignore_ascii_case(wanted))
 }

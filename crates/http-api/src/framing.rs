@@ -45,7 +45,11 @@ const MAX_TRAILERS: u32 = 8 * 1024;
 
 impl Framing {
     pub(crate) fn new(max_head: usize) -> Self {
-        Self { expect: Expect::Head, searched: 0, max_head }
+        Self {
+            expect: Expect::Head,
+            searched: 0,
+            max_head,
+        }
     }
 
     /// Between requests, or inside a head.
@@ -69,15 +73,25 @@ impl Framing {
                 Expect::Body { left } => {
                     let skip = left.min(rest.len() as u64);
                     at += skip as usize;
-                    self.expect = if left == skip { Expect::Head } else { Expect::Body { left: left - skip } };
+                    self.expect = if left == skip {
+                        Expect::Head
+                    } else {
+                        Expect::Body { left: left - skip }
+                    };
                 }
                 Expect::ChunkData { left } => {
                     let skip = left.min(rest.len() as u64);
                     at += skip as usize;
-                    self.expect = if left == skip { Expect::ChunkCr } else { Expect::ChunkData { left: left - skip } };
+                    self.expect = if left == skip {
+                        Expect::ChunkCr
+                    } else {
+                        Expect::ChunkData { left: left - skip }
+                    };
                 }
                 state => {
-                    let Some(next) = chunk_step(state, rest[0]) else { return Verdict::Refuse(at) };
+                    let Some(next) = chunk_step(state, rest[0]) else {
+                        return Verdict::Refuse(at);
+                    };
                     self.expect = next;
                     at += 1;
                 }
@@ -133,7 +147,8 @@ fn body_of(head: &[u8]) -> Result<Expect, ()> {
         } else if line.len() >= 15 {
             if is_field(line, b"content-length") {
                 let digits = line[15..].trim_ascii();
-                if length.is_some() || digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+                if length.is_some() || digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit)
+                {
                     return Err(());
                 }
                 length = Some(digits.iter().fold(0, |n, d| n * 10 + u64::from(d - b'0')));
@@ -164,24 +179,56 @@ fn chunk_step(state: Expect, byte: u8) -> Option<Expect> {
     Some(match (state, byte) {
         (Expect::ChunkSize { size, digits }, byte) if byte.is_ascii_hexdigit() && digits < 15 => {
             let digit = (byte as char).to_digit(16)?;
-            Expect::ChunkSize { size: size << 4 | u64::from(digit), digits: digits + 1 }
+            Expect::ChunkSize {
+                size: size << 4 | u64::from(digit),
+                digits: digits + 1,
+            }
         }
         (Expect::ChunkSize { size, digits: 1.. }, b';') => Expect::ChunkExtension { size, length: 0 },
-        (Expect::ChunkSize { size, digits: 1.. } | Expect::ChunkExtension { size, .. }, b'\r') => Expect::ChunkSizeLf { size },
-        (Expect::ChunkExtension { size, length }, b'\t' | 0x20..=0x7e) if length < MAX_EXTENSION => {
-            Expect::ChunkExtension { size, length: length + 1 }
+        (Expect::ChunkSize { size, digits: 1.. } | Expect::ChunkExtension { size, .. }, b'\r') => {
+            Expect::ChunkSizeLf { size }
         }
-        (Expect::ChunkSizeLf { size: 0 }, b'\n') => Expect::Trailer { length: 0, line: 0, cr: false },
+        (Expect::ChunkExtension { size, length }, b'\t' | 0x20..=0x7e) if length < MAX_EXTENSION => {
+            Expect::ChunkExtension {
+                size,
+                length: length + 1,
+            }
+        }
+        (Expect::ChunkSizeLf { size: 0 }, b'\n') => Expect::Trailer {
+            length: 0,
+            line: 0,
+            cr: false,
+        },
         (Expect::ChunkSizeLf { size }, b'\n') => Expect::ChunkData { left: size },
         (Expect::ChunkCr, b'\r') => Expect::ChunkLf,
         (Expect::ChunkLf, b'\n') => Expect::ChunkSize { size: 0, digits: 0 },
         (Expect::Trailer { line: 0, cr: true, .. }, b'\n') => Expect::Head,
-        (Expect::Trailer { length, cr: true, .. }, b'\n') => Expect::Trailer { length, line: 0, cr: false },
-        (Expect::Trailer { length, line, cr: false }, b'\r') => Expect::Trailer { length, line, cr: true },
+        (Expect::Trailer { length, cr: true, .. }, b'\n') => Expect::Trailer {
+            length,
+            line: 0,
+            cr: false,
+        },
+        (
+            Expect::Trailer {
+                length,
+                line,
+                cr: false,
+            },
+            b'\r',
+        ) => Expect::Trailer { length, line, cr: true },
         (Expect::Trailer { line: 0, .. }, b' ' | b'\t') => return None,
-        (Expect::Trailer { length, line, cr: false }, b'\t' | 0x20..=0x7e | 0x80..) if length < MAX_TRAILERS => {
-            Expect::Trailer { length: length + 1, line: line + 1, cr: false }
-        }
+        (
+            Expect::Trailer {
+                length,
+                line,
+                cr: false,
+            },
+            b'\t' | 0x20..=0x7e | 0x80..,
+        ) if length < MAX_TRAILERS => Expect::Trailer {
+            length: length + 1,
+            line: line + 1,
+            cr: false,
+        },
         _ => return None,
     })
 }
@@ -226,8 +273,19 @@ mod tests {
         bad("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n");
         bad("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n");
         bad("\nGET / HTTP/1.1\r\n\r\n");
-        for chunks in ["g\r\n", "\r\n", "5\nhello", "5\r\nhelloX", "5\r\nhello\n", "fffffffffffffffff\r\n", "0\r\n x\r\n", "5;\0\r\n"] {
-            bad(&format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
+        for chunks in [
+            "g\r\n",
+            "\r\n",
+            "5\nhello",
+            "5\r\nhelloX",
+            "5\r\nhello\n",
+            "fffffffffffffffff\r\n",
+            "0\r\n x\r\n",
+            "5;\0\r\n",
+        ] {
+            bad(&format!(
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+            ));
         }
     }
 
@@ -247,11 +305,17 @@ mod tests {
             let mut passed = 0;
             for piece in input.chunks(step) {
                 held.extend_from_slice(piece);
-                let Verdict::Pass(n) = framing.accept(&held) else { panic!("step {step}: refused") };
+                let Verdict::Pass(n) = framing.accept(&held) else {
+                    panic!("step {step}: refused")
+                };
                 held.drain(..n);
                 passed += n;
             }
-            assert_eq!((passed, held.len(), framing.in_head()), (input.len(), 0, true), "step {step}");
+            assert_eq!(
+                (passed, held.len(), framing.in_head()),
+                (input.len(), 0, true),
+                "step {step}"
+            );
         }
     }
 

@@ -60,7 +60,11 @@ pub(crate) fn check(asked: &Asked<'_>) -> Result<Option<HeaderValue>, Refusal> {
         (Some(_), Some(_)) => Err(Refusal::Origin),
         (Some(origin), None) => {
             let text = origin.to_str().map_err(|_| Refusal::Origin)?;
-            if origin_allowed(asked, text, &host) { Ok(Some(origin.clone())) } else { Err(Refusal::Origin) }
+            if origin_allowed(asked, text, &host) {
+                Ok(Some(origin.clone()))
+            } else {
+                Err(Refusal::Origin)
+            }
         }
         (None, _) => fetch_metadata(asked).map(|()| None),
     }
@@ -82,7 +86,11 @@ fn fetch_metadata(asked: &Asked<'_>) -> Result<(), Refusal> {
             let top_level = get("sec-fetch-mode") == Some(b"navigate")
                 && matches!(get("sec-fetch-dest"), None | Some(b"document"))
                 && matches!(*asked.method, Method::GET | Method::HEAD);
-            if top_level && asked.class == Class::UiShell { Ok(()) } else { Err(Refusal::Origin) }
+            if top_level && asked.class == Class::UiShell {
+                Ok(())
+            } else {
+                Err(Refusal::Origin)
+            }
         }
     }
 }
@@ -97,10 +105,16 @@ struct Host<'a> {
 
 fn host<'a>(asked: &Asked<'a>) -> Result<Host<'a>, Refusal> {
     let mut values = asked.headers.get_all(HOST).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(Refusal::BadHost) };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Refusal::BadHost);
+    };
     let text = value.to_str().map_err(|_| Refusal::BadHost)?;
     // An absolute request target names a host too; two different names are two readings of one request.
-    if asked.uri.authority().is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(text)) {
+    if asked
+        .uri
+        .authority()
+        .is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(text))
+    {
         return Err(Refusal::BadHost);
     }
     parse_host(text).ok_or(Refusal::BadHost)
@@ -122,7 +136,8 @@ fn parse_host(text: &str) -> Option<Host<'_>> {
     };
     match port.strip_prefix(':') {
         None if port.is_empty() => {}
-        Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok() => {}
+        Some(digits)
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok() => {}
         _ => return None,
     }
     Some(Host { whole: text, name, ip })
@@ -136,7 +151,12 @@ fn host_allowed(asked: &Asked<'_>, host: &Host<'_>, browser: bool) -> bool {
     let is = |name: &str| host.name.eq_ignore_ascii_case(name);
     is("localhost")
         || asked.machine_name.is_some_and(is)
-        || asked.settings.listener(asked.flavour).allowed_hosts.iter().any(|name| is(name) || host.whole.eq_ignore_ascii_case(name))
+        || asked
+            .settings
+            .listener(asked.flavour)
+            .allowed_hosts
+            .iter()
+            .any(|name| is(name) || host.whole.eq_ignore_ascii_case(name))
 }
 
 fn origin_allowed(asked: &Asked<'_>, origin: &str, host: &Host<'_>) -> bool {
@@ -163,18 +183,29 @@ fn gui_origin(asked: &Asked<'_>, origin: &str, host: &Host<'_>) -> bool {
     if asked.flavour == Flavour::Management && same_origin(origin, host) {
         return true;
     }
-    let Some(address) = asked.listeners.management.address else { return false };
-    let Some((name, port)) = origin.strip_prefix("http://").and_then(|rest| rest.rsplit_once(':')) else { return false };
+    let Some(address) = asked.listeners.management.address else {
+        return false;
+    };
+    let Some((name, port)) = origin.strip_prefix("http://").and_then(|rest| rest.rsplit_once(':')) else {
+        return false;
+    };
     matches!(name, "127.0.0.1" | "localhost" | "[::1]") && port.parse() == Ok(address.port())
 }
 
 fn same_origin(origin: &str, host: &Host<'_>) -> bool {
-    origin.strip_prefix("http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host.whole))
+    origin
+        .strip_prefix("http://")
+        .is_some_and(|rest| rest.eq_ignore_ascii_case(host.whole))
 }
 
 /// `http(s)://localhost`, `127.0.0.1` or `[::1]`, any port: other programs' pages on this machine.
 fn loopback_origin(origin: &str) -> bool {
-    let Some(rest) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else { return false };
+    let Some(rest) = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
+    else {
+        return false;
+    };
     parse_host(rest).is_some_and(|host| matches!(host.name, "localhost" | "127.0.0.1" | "[::1]"))
 }
 
@@ -185,13 +216,21 @@ fn matches_pattern(pattern: &str, origin: &str) -> bool {
         return origin != "null";
     }
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| strip_prefix_ignore_case(origin, first)) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    let Some(mut rest) = parts.next().and_then(|first| strip_prefix_ignore_case(origin, first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
     for part in parts {
-        let Some(at) = rest.to_ascii_lowercase().find(&part.to_ascii_lowercase()) else { return false };
+        let Some(at) = rest.to_ascii_lowercase().find(&part.to_ascii_lowercase()) else {
+            return false;
+        };
         rest = &rest[at + part.len()..];
     }
-    rest.len() >= last.len() && rest.is_char_boundary(rest.len() - last.len()) && rest[rest.len() - last.len()..].eq_ignore_ascii_case(last)
+    rest.len() >= last.len()
+        && rest.is_char_boundary(rest.len() - last.len())
+        && rest[rest.len() - last.len()..].eq_ignore_ascii_case(last)
 }
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {

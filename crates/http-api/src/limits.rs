@@ -44,7 +44,12 @@ const REMEMBERED: usize = 4096;
 
 impl Limiter {
     /// Counts a request. `None`: no limits apply.
-    pub(crate) fn admit(&self, flavour: Flavour, peer: IpAddr, limits: Limits) -> Result<Option<Permit>, Box<Exceeded>> {
+    pub(crate) fn admit(
+        &self,
+        flavour: Flavour,
+        peer: IpAddr,
+        limits: Limits,
+    ) -> Result<Option<Permit>, Box<Exceeded>> {
         if limits == Limits::default() {
             return Ok(None);
         }
@@ -62,7 +67,11 @@ impl Limiter {
         if !take(&client.running, limits.concurrent) {
             return Err(Exceeded::new(Duration::from_secs(1), limits.per_minute));
         }
-        Ok(Some(Permit { client, streaming: false.into(), left }))
+        Ok(Some(Permit {
+            client,
+            streaming: false.into(),
+            left,
+        }))
     }
 
     fn client(&self, flavour: Flavour, peer: IpAddr, limits: Limits) -> Arc<Client> {
@@ -76,7 +85,12 @@ impl Limiter {
         let rate = limits.per_minute.and_then(std::num::NonZeroU32::new).map(|per_minute| {
             RateLimiter::direct(Quota::per_minute(per_minute)).with_middleware::<StateInformationMiddleware>()
         });
-        let client = Arc::new(Client { limits, rate, running: AtomicU32::new(0), streaming: AtomicU32::new(0) });
+        let client = Arc::new(Client {
+            limits,
+            rate,
+            running: AtomicU32::new(0),
+            streaming: AtomicU32::new(0),
+        });
         clients.insert((flavour, peer), Arc::clone(&client));
         client
     }
@@ -85,7 +99,9 @@ impl Limiter {
 /// Adds one unless that exceeds the limit.
 fn take(count: &AtomicU32, limit: Option<u32>) -> bool {
     count
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| limit.is_none_or(|max| now < max).then_some(now + 1))
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            limit.is_none_or(|max| now < max).then_some(now + 1)
+        })
         .is_ok()
 }
 
@@ -128,8 +144,14 @@ impl Exceeded {
     fn new(wait: Duration, per_minute: Option<u32>) -> Box<Self> {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("Rate limit exceeded. Try again in {seconds} seconds.");
-        let kind = ErrorKind::RateLimited { retry_after: Duration::from_secs(seconds) };
-        Box::new(Self { error: RunnerError::new(kind, message).code("rate_limit_exceeded"), per_minute, wait })
+        let kind = ErrorKind::RateLimited {
+            retry_after: Duration::from_secs(seconds),
+        };
+        Box::new(Self {
+            error: RunnerError::new(kind, message).code("rate_limit_exceeded"),
+            per_minute,
+            wait,
+        })
     }
 
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
@@ -163,14 +185,22 @@ mod tests {
     #[test]
     fn no_limits_no_bookkeeping() {
         let limiter = Limiter::default();
-        assert!(limiter.admit(Flavour::Ollama, PEER, Limits::default()).unwrap().is_none());
+        assert!(
+            limiter
+                .admit(Flavour::Ollama, PEER, Limits::default())
+                .unwrap()
+                .is_none()
+        );
         assert!(limiter.clients.lock().unwrap().is_empty());
     }
 
     #[test]
     fn per_minute() {
         let limiter = Limiter::default();
-        let limits = Limits { per_minute: Some(3), ..Limits::default() };
+        let limits = Limits {
+            per_minute: Some(3),
+            ..Limits::default()
+        };
         for left in [2, 1, 0] {
             let permit = limiter.admit(Flavour::Ollama, PEER, limits).unwrap().unwrap();
             assert_eq!(permit.left, Some(left));
@@ -178,18 +208,28 @@ mod tests {
         let refused = limiter.admit(Flavour::Ollama, PEER, limits).err().unwrap();
         let seconds = refused.error.retry_after_seconds().unwrap();
         assert!((1..=20).contains(&seconds), "{seconds}");
-        assert_eq!(refused.error.message, format!("Rate limit exceeded. Try again in {seconds} seconds."));
+        assert_eq!(
+            refused.error.message,
+            format!("Rate limit exceeded. Try again in {seconds} seconds.")
+        );
         let mut headers = HeaderMap::new();
         refused.write_headers(&mut headers);
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=3;w=60");
         assert_eq!(headers["x-ratelimit-remaining-requests"], "0");
-        assert!(limiter.admit(Flavour::LmStudio, PEER, limits).is_ok(), "each listener counts for itself");
+        assert!(
+            limiter.admit(Flavour::LmStudio, PEER, limits).is_ok(),
+            "each listener counts for itself"
+        );
     }
 
     #[test]
     fn concurrent_and_streaming() {
         let limiter = Limiter::default();
-        let limits = Limits { concurrent: Some(2), streaming: Some(1), per_minute: None };
+        let limits = Limits {
+            concurrent: Some(2),
+            streaming: Some(1),
+            per_minute: None,
+        };
         let admit = || limiter.admit(Flavour::Ollama, PEER, limits).map(Option::unwrap);
         let (a, b) = (admit().unwrap(), admit().unwrap());
         assert!(admit().is_err());

@@ -116,7 +116,6 @@ const BACKLOG: u32 = 1024;
 ///
 /// # Errors
 /// The host is not loopback (promise S1), or the port is taken: then with its holder.
-#[expect(clippy::unused_async, reason = "must run inside the runtime that will poll the sockets")]
 pub async fn bind(settings: &ListenerSettings) -> Result<Bound, ListenerProblem> {
     let host = settings.host.trim();
     let addresses: &[IpAddr] = match host {
@@ -129,7 +128,11 @@ pub async fn bind(settings: &ListenerSettings) -> Result<Bound, ListenerProblem>
                      Use 127.0.0.1."
                 )));
             }
-            Err(_) => return Err(problem(format!("The host '{other}' is not an IP address. Use 127.0.0.1."))),
+            Err(_) => {
+                return Err(problem(format!(
+                    "The host '{other}' is not an IP address. Use 127.0.0.1."
+                )));
+            }
         },
     };
     let first = listen(SocketAddr::new(addresses[0], settings.port)).map_err(|error| taken(settings.port, &error))?;
@@ -146,7 +149,11 @@ pub async fn bind(settings: &ListenerSettings) -> Result<Bound, ListenerProblem>
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -226,7 +233,10 @@ impl Listener {
             return;
         };
         let _ = stream.set_nodelay(true);
-        let connection = Arc::new(Connection { listener: Arc::clone(self), peer });
+        let connection = Arc::new(Connection {
+            listener: Arc::clone(self),
+            peer,
+        });
         self.tracker.spawn(run(stream, connection, slot));
     }
 }
@@ -248,7 +258,11 @@ impl Slot {
         }
         *count += 1;
         drop(peers);
-        Some(Self { listener: Arc::clone(listener), peer, _total: total })
+        Some(Self {
+            listener: Arc::clone(listener),
+            peer,
+            _total: total,
+        })
     }
 }
 
@@ -280,7 +294,10 @@ async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
         .header_read_timeout(limits.idle_timeout)
         .max_header_size(limits.max_head)
         .max_buf_size(limits.max_head.max(16 * 1024) * 2)
-        .serve_connection(io, service_fn(move |request| dispatch::answer(Arc::clone(&connection), request)));
+        .serve_connection(
+            io,
+            service_fn(move |request| dispatch::answer(Arc::clone(&connection), request)),
+        );
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

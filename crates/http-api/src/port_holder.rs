@@ -24,15 +24,22 @@ pub fn port_holder(port: u16) -> Option<Holder> {
     }
     let sockets: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
         let holds = files
             .flatten()
             .filter_map(|file| std::fs::read_link(file.path()).ok())
             .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()));
         if holds {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(Holder { pid, name: name.trim_end().to_owned() });
+            return Some(Holder {
+                pid,
+                name: name.trim_end().to_owned(),
+            });
         }
     }
     None
@@ -56,7 +63,9 @@ fn listening_inodes(table: &str, port: u16) -> Vec<String> {
             let mut columns = line.split_ascii_whitespace();
             let local = columns.nth(1)?;
             let state = columns.nth(1)?;
-            (local.ends_with(&suffix) && state == LISTEN).then(|| columns.nth(5).map(str::to_owned)).flatten()
+            (local.ends_with(&suffix) && state == LISTEN)
+                .then(|| columns.nth(5).map(str::to_owned))
+                .flatten()
         })
         .collect()
 }

@@ -30,13 +30,18 @@ pub(crate) fn streamed(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
     response
 }
 
 /// Is this an event stream?
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// The next bytes of the engine's body; `None` at its end.
@@ -52,17 +57,34 @@ pub(crate) async fn next_piece(body: &mut UpstreamBody) -> Result<Option<Bytes>,
 }
 
 /// Passes an event stream on untouched. Waits for the first piece, so that a failure before it is still a status.
-pub(crate) async fn event_stream(mut upstream: UpstreamBody, form: StreamErrorForm) -> Result<Response<Body>, RunnerError> {
+pub(crate) async fn event_stream(
+    mut upstream: UpstreamBody,
+    form: StreamErrorForm,
+) -> Result<Response<Body>, RunnerError> {
     let Some(first) = next_piece(&mut upstream).await? else {
-        return Err(RunnerError::new(ErrorKind::EngineFailed, "The engine ended without an answer."));
+        return Err(RunnerError::new(
+            ErrorKind::EngineFailed,
+            "The engine ended without an answer.",
+        ));
     };
-    Ok(streamed(Rendered::SSE, EventRelay { upstream: Some(upstream), first, tail: RelayTail::new(), form }))
+    Ok(streamed(
+        Rendered::SSE,
+        EventRelay {
+            upstream: Some(upstream),
+            first,
+            tail: RelayTail::new(),
+            form,
+        },
+    ))
 }
 
 /// Passes a whole answer on untouched.
 pub(crate) async fn whole(response: Response<UpstreamBody>) -> Result<Response<Body>, RunnerError> {
     let (parts, mut upstream) = response.into_parts();
-    let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let first = next_piece(&mut upstream).await?.unwrap_or_default();
     let body = match length {
         Some(length) if length == first.len() as u64 => Body::full(first),
@@ -73,7 +95,10 @@ pub(crate) async fn whole(response: Response<UpstreamBody>) -> Result<Response<B
                 all.extend_from_slice(&piece);
             }
             if all.len() as u64 != length {
-                return Err(RunnerError::new(ErrorKind::EngineFailed, "The engine's answer was cut."));
+                return Err(RunnerError::new(
+                    ErrorKind::EngineFailed,
+                    "The engine's answer was cut.",
+                ));
             }
             Body::full(all.freeze())
         }
@@ -127,7 +152,9 @@ impl HttpBody for EventRelay {
         }
         let mut last = Vec::new();
         loop {
-            let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
+            let Some(upstream) = &mut this.upstream else {
+                return Poll::Ready(None);
+            };
             match ready!(Pin::new(upstream).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -153,7 +180,15 @@ pub(crate) async fn translated<T: Transcoder + Unpin + 'static>(
 ) -> Result<Response<Body>, RunnerError> {
     let out = prime(&mut upstream, &mut coder).await?;
     let upstream = (!coder.ended()).then_some(upstream);
-    Ok(streamed(content_type, Translated { upstream, coder, out, done: false }))
+    Ok(streamed(
+        content_type,
+        Translated {
+            upstream,
+            coder,
+            out,
+            done: false,
+        },
+    ))
 }
 
 /// Feeds the translator until it says something or the engine's stream is over.
@@ -161,7 +196,10 @@ pub(crate) async fn prime<T: Transcoder>(upstream: &mut UpstreamBody, coder: &mu
     let mut out = Vec::new();
     while out.is_empty() && !coder.ended() {
         let Some(piece) = next_piece(upstream).await? else {
-            return Err(RunnerError::new(ErrorKind::EngineFailed, "The engine ended without an answer."));
+            return Err(RunnerError::new(
+                ErrorKind::EngineFailed,
+                "The engine ended without an answer.",
+            ));
         };
         coder.push(&piece, &mut out);
     }

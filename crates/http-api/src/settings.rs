@@ -98,7 +98,11 @@ impl ApiSettings {
         let total = config.limits.max_connections as usize;
         Self {
             max_body: (config.limits.json_body_mb as usize) << 20,
-            connections: ConnectionLimits { total, per_peer: total.min(defaults.per_peer), ..defaults },
+            connections: ConnectionLimits {
+                total,
+                per_peer: total.min(defaults.per_peer),
+                ..defaults
+            },
             ollama: ListenerRules::from_config(&config.proxies.ollama),
             lmstudio: ListenerRules::from_config(&config.proxies.lmstudio),
             management: ListenerRules::from_config(&config.proxies.management),

@@ -14,11 +14,27 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let address: SocketAddr = "127.0.0.1:5800".parse().unwrap();
-        let management = ListenerView { enabled: true, address: Some(address), problem: None };
-        Self { settings: ApiSettings::default(), listeners: ListenersView { management, ..ListenersView::default() } }
+        let management = ListenerView {
+            enabled: true,
+            address: Some(address),
+            problem: None,
+        };
+        Self {
+            settings: ApiSettings::default(),
+            listeners: ListenersView {
+                management,
+                ..ListenersView::default()
+            },
+        }
     }
 
-    fn check(&self, flavour: Flavour, class: Class, method: &Method, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
+    fn check(
+        &self,
+        flavour: Flavour,
+        class: Class,
+        method: &Method,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(), Refusal> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
@@ -47,22 +63,64 @@ fn host_table() {
     let mut case = Case::new();
     case.settings.ollama.allowed_hosts = vec!["models.lan".into()];
     let ok = [
-        "localhost", "localhost:11434", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:11434", "[::1]", "[::1]:11434", "192.168.1.7:11434",
-        "mybox", "MYBOX:11434", "models.lan", "models.lan:80", "0.0.0.0:11434",
+        "localhost",
+        "localhost:11434",
+        "LOCALHOST:1",
+        "127.0.0.1",
+        "127.0.0.1:11434",
+        "[::1]",
+        "[::1]:11434",
+        "192.168.1.7:11434",
+        "mybox",
+        "MYBOX:11434",
+        "models.lan",
+        "models.lan:80",
+        "0.0.0.0:11434",
     ];
     for host in ok {
         assert_eq!(case.hosts(&[("host", host)]), Ok(()), "{host}");
     }
-    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.1", "0x7f.1", "mybox.evil", "localhost.", "a.localhost"] {
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.1",
+        "0x7f.1",
+        "mybox.evil",
+        "localhost.",
+        "a.localhost",
+    ] {
         assert_eq!(case.hosts(&[("host", host)]), Err(Refusal::Host), "{host}");
     }
-    for host in ["", " ", "a/b", "a?b", "a#b", "user@localhost", "local host", "localhost:", "localhost:x", "localhost:99999", "[::1", "[::1]x", "a,b", "::1"] {
+    for host in [
+        "",
+        " ",
+        "a/b",
+        "a?b",
+        "a#b",
+        "user@localhost",
+        "local host",
+        "localhost:",
+        "localhost:x",
+        "localhost:99999",
+        "[::1",
+        "[::1]x",
+        "a,b",
+        "::1",
+    ] {
         assert_eq!(case.hosts(&[("host", host)]), Err(Refusal::BadHost), "{host:?}");
     }
     assert_eq!(case.hosts(&[]), Err(Refusal::BadHost));
-    assert_eq!(case.hosts(&[("host", "localhost"), ("host", "localhost")]), Err(Refusal::BadHost));
+    assert_eq!(
+        case.hosts(&[("host", "localhost"), ("host", "localhost")]),
+        Err(Refusal::BadHost)
+    );
     for (name, value) in [("origin", "http://localhost:3000"), ("sec-fetch-site", "none")] {
-        assert_eq!(case.hosts(&[("host", "0.0.0.0"), (name, value)]), Err(Refusal::Host), "{name}");
+        assert_eq!(
+            case.hosts(&[("host", "0.0.0.0"), (name, value)]),
+            Err(Refusal::Host),
+            "{name}"
+        );
     }
 }
 
@@ -71,7 +129,10 @@ fn an_absolute_target_must_agree_with_host() {
     let case = Case::new();
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("localhost:1"));
-    for (uri, expected) in [("http://localhost:1/x", Ok(None)), ("http://127.0.0.1:1/x", Err(Refusal::BadHost))] {
+    for (uri, expected) in [
+        ("http://localhost:1/x", Ok(None)),
+        ("http://127.0.0.1:1/x", Err(Refusal::BadHost)),
+    ] {
         let uri: Uri = uri.parse().unwrap();
         let asked = Asked {
             method: &Method::GET,
@@ -91,11 +152,34 @@ fn an_absolute_target_must_agree_with_host() {
 #[test]
 fn origin_table_over_every_route() {
     let case = Case::new();
-    let loopback = ["http://localhost", "http://localhost:3000", "https://127.0.0.1:8443", "http://[::1]:3000"];
-    let gui = [GUI, "http://localhost:5800", "http://[::1]:5800", "tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"];
+    let loopback = [
+        "http://localhost",
+        "http://localhost:3000",
+        "https://127.0.0.1:8443",
+        "http://[::1]:3000",
+    ];
+    let gui = [
+        GUI,
+        "http://localhost:5800",
+        "http://[::1]:5800",
+        "tauri://localhost",
+        "http://tauri.localhost",
+        "https://tauri.localhost",
+    ];
     let never = [
-        "null", "file://", "https://evil.example", "http://localhost.evil.example", "http://evil.example:5800", "chrome-extension://abc",
-        "http://127.0.0.1.evil.example", "http://192.168.1.9", "app://x", "http://localhost:3000/path", "HTTP://", "", "*",
+        "null",
+        "file://",
+        "https://evil.example",
+        "http://localhost.evil.example",
+        "http://evil.example:5800",
+        "chrome-extension://abc",
+        "http://127.0.0.1.evil.example",
+        "http://192.168.1.9",
+        "app://x",
+        "http://localhost:3000/path",
+        "HTTP://",
+        "",
+        "*",
     ];
     for flavour in [Flavour::Ollama, Flavour::LmStudio, Flavour::Management] {
         for route in ROUTES {
@@ -107,28 +191,60 @@ fn origin_table_over_every_route() {
             };
             let what = format!("{flavour:?} {method} {}", route.path);
             for origin in gui {
-                assert_eq!(with(&[("origin", origin), ("sec-fetch-site", "cross-site")]), Ok(()), "{what} {origin}");
+                assert_eq!(
+                    with(&[("origin", origin), ("sec-fetch-site", "cross-site")]),
+                    Ok(()),
+                    "{what} {origin}"
+                );
             }
             let open = matches!(route.class, Class::Inference | Class::Public);
             for origin in loopback {
                 let expected = if open { Ok(()) } else { Err(Refusal::Origin) };
-                assert_eq!(with(&[("origin", origin), ("sec-fetch-site", "same-site")]), expected, "{what} {origin}");
+                assert_eq!(
+                    with(&[("origin", origin), ("sec-fetch-site", "same-site")]),
+                    expected,
+                    "{what} {origin}"
+                );
             }
             for origin in never {
                 assert_eq!(with(&[("origin", origin)]), Err(Refusal::Origin), "{what} {origin}");
-                assert_eq!(with(&[("origin", origin), ("sec-fetch-site", "same-origin")]), Err(Refusal::Origin), "{what} {origin}");
+                assert_eq!(
+                    with(&[("origin", origin), ("sec-fetch-site", "same-origin")]),
+                    Err(Refusal::Origin),
+                    "{what} {origin}"
+                );
             }
-            assert_eq!(with(&[("origin", GUI), ("origin", GUI)]), Err(Refusal::Origin), "{what} two origins");
+            assert_eq!(
+                with(&[("origin", GUI), ("origin", GUI)]),
+                Err(Refusal::Origin),
+                "{what} two origins"
+            );
             assert_eq!(with(&[]), Ok(()), "{what} curl");
             assert_eq!(with(&[("sec-fetch-site", "same-origin")]), Ok(()), "{what} same-origin");
             for site in ["cross-site", "same-site", "future-word"] {
                 for mode in ["no-cors", "cors", "websocket"] {
-                    assert_eq!(with(&[("sec-fetch-site", site), ("sec-fetch-mode", mode)]), Err(Refusal::Origin), "{what} {site} {mode}");
+                    assert_eq!(
+                        with(&[("sec-fetch-site", site), ("sec-fetch-mode", mode)]),
+                        Err(Refusal::Origin),
+                        "{what} {site} {mode}"
+                    );
                 }
-                let navigation = with(&[("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]);
-                let expected = if route.class == Class::UiShell { Ok(()) } else { Err(Refusal::Origin) };
+                let navigation = with(&[
+                    ("sec-fetch-site", site),
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-dest", "document"),
+                ]);
+                let expected = if route.class == Class::UiShell {
+                    Ok(())
+                } else {
+                    Err(Refusal::Origin)
+                };
                 assert_eq!(navigation, expected, "{what} {site} navigation");
-                let frame = with(&[("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")]);
+                let frame = with(&[
+                    ("sec-fetch-site", site),
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-dest", "iframe"),
+                ]);
                 assert_eq!(frame, Err(Refusal::Origin), "{what} {site} frame");
             }
         }
@@ -138,10 +254,20 @@ fn origin_table_over_every_route() {
 #[test]
 fn configured_origins() {
     let mut case = Case::new();
-    case.settings.ollama.allowed_origins = vec!["https://chat.example".into(), "chrome-extension://*".into(), "null".into()];
+    case.settings.ollama.allowed_origins = vec![
+        "https://chat.example".into(),
+        "chrome-extension://*".into(),
+        "null".into(),
+    ];
     case.settings.management.allowed_origins = vec!["https://admin.example".into()];
     let check = |flavour, class, origin| {
-        case.check(flavour, class, &Method::POST, &[("host", "localhost"), ("origin", origin)]).is_ok()
+        case.check(
+            flavour,
+            class,
+            &Method::POST,
+            &[("host", "localhost"), ("origin", origin)],
+        )
+        .is_ok()
     };
     assert!(check(Flavour::Ollama, Class::Inference, "https://chat.example"));
     assert!(check(Flavour::Ollama, Class::Inference, "chrome-extension://abcdef"));
@@ -157,9 +283,18 @@ fn lm_studio_cors_switch_opens_inference_only() {
     let mut case = Case::new();
     case.settings.lmstudio_port.cors = true;
     let page = [("host", "localhost"), ("origin", "https://any.example")];
-    assert!(case.check(Flavour::LmStudio, Class::Inference, &Method::POST, &page).is_ok());
-    assert!(case.check(Flavour::LmStudio, Class::Management, &Method::POST, &page).is_err());
-    assert!(case.check(Flavour::Ollama, Class::Inference, &Method::POST, &page).is_err());
+    assert!(
+        case.check(Flavour::LmStudio, Class::Inference, &Method::POST, &page)
+            .is_ok()
+    );
+    assert!(
+        case.check(Flavour::LmStudio, Class::Management, &Method::POST, &page)
+            .is_err()
+    );
+    assert!(
+        case.check(Flavour::Ollama, Class::Inference, &Method::POST, &page)
+            .is_err()
+    );
 }
 
 #[test]

@@ -6,9 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dialects::engine;
 use domain::chat::ChatRequest;
-use domain::{
-    Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, ModelState, RunnerError,
-};
+use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, ModelState, RunnerError};
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
@@ -39,7 +37,9 @@ impl Target {
         if self.fallback
             && let Ok(value) = HeaderValue::from_str(self.entry.key.as_str())
         {
-            response.headers_mut().insert(HeaderName::from_static("x-llamarunner-model-fallback"), value);
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static("x-llamarunner-model-fallback"), value);
         }
     }
 }
@@ -73,9 +73,11 @@ pub(super) fn target(cx: &Cx, name: Option<&str>) -> Result<Target, RunnerError>
     }
     match name {
         Some(name) => Err(not_found(cx, name)),
-        None => Err(RunnerError::invalid("'model' is required: name one of the models of /v1/models.")
-            .param("model")
-            .code("missing_required_parameter")),
+        None => Err(
+            RunnerError::invalid("'model' is required: name one of the models of /v1/models.")
+                .param("model")
+                .code("missing_required_parameter"),
+        ),
     }
 }
 
@@ -130,7 +132,10 @@ pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish:
             if !rules.jit {
                 return Err(RunnerError::new(
                     ErrorKind::NotLoaded,
-                    format!("No models loaded. Load '{}' first, or switch on just-in-time loading.", entry.key),
+                    format!(
+                        "No models loaded. Load '{}' first, or switch on just-in-time loading.",
+                        entry.key
+                    ),
                 ));
             }
             keep_alive = keep_alive.or(Some(KeepAlive::For(wish.ttl.unwrap_or(rules.default_ttl))));
@@ -164,7 +169,11 @@ async fn evict_others(cx: &Cx, entry: &ModelEntry) {
 }
 
 fn client(cx: &Cx, parts: &Parts) -> String {
-    let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::trim);
+    let agent = parts
+        .headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .map(str::trim);
     match agent {
         Some(agent) if !agent.is_empty() => agent.chars().take(CLIENT_NAME).collect(),
         _ => cx.connection.peer.ip().to_string(),
@@ -196,7 +205,10 @@ pub(super) struct EngineCalls {
 
 impl EngineCalls {
     pub(super) fn new(cx: &Cx, lease: &Lease) -> Self {
-        Self { lease: lease.clone(), request_id: cx.request_id() }
+        Self {
+            lease: lease.clone(),
+            request_id: cx.request_id(),
+        }
     }
 
     /// Sends a JSON body to the engine; an error status becomes an error.
@@ -206,7 +218,12 @@ impl EngineCalls {
         if let Some(id) = &self.request_id {
             headers.insert(HeaderName::from_static("x-request-id"), id.clone());
         }
-        let request = UpstreamRequest { method: Method::POST, path: path.to_owned(), headers, body: body.into() };
+        let request = UpstreamRequest {
+            method: Method::POST,
+            path: path.to_owned(),
+            headers,
+            body: body.into(),
+        };
         let response = self.lease.send(request).await?;
         let status = response.status();
         if status.is_success() {
@@ -223,7 +240,11 @@ impl EngineCalls {
 
     /// The prompt that the model's template makes of a chat.
     pub(super) async fn render(&self, request: &ChatRequest) -> Result<String, RunnerError> {
-        engine::parse_prompt(&self.ask(engine::APPLY_TEMPLATE, engine::apply_template_body(request)?).await?)
+        engine::parse_prompt(
+            &self
+                .ask(engine::APPLY_TEMPLATE, engine::apply_template_body(request)?)
+                .await?,
+        )
     }
 
     pub(super) async fn tokenize(&self, text: &str, special: bool) -> Result<Vec<i64>, RunnerError> {

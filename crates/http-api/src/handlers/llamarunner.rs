@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dialects::llamarunner::{self, ProxyView, ServerView, StartCall, SystemView};
 use domain::{ModelEntry, RunnerError};
-use http::{HeaderMap, Response};
 use http::request::Parts;
+use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 
 use super::lease::not_found;
@@ -37,13 +37,19 @@ fn entry(cx: &Cx) -> Result<Arc<ModelEntry>, RunnerError> {
 /// `GET /v1/models/{id}/status`.
 pub(super) fn model_status(cx: &Cx) -> Answer {
     let model = view(cx.state(), &entry(cx)?);
-    Ok(json(cx.route.dialect, llamarunner::model_status(&cx.id, &model, telemetry::now_ms())))
+    Ok(json(
+        cx.route.dialect,
+        llamarunner::model_status(&cx.id, &model, telemetry::now_ms()),
+    ))
 }
 
 /// `GET /v1/models/{id}/info`.
 pub(super) fn model_info(cx: &Cx) -> Answer {
     let model = view(cx.state(), &entry(cx)?);
-    Ok(json(cx.route.dialect, llamarunner::model_info(&cx.id, &model, cx.caller.sees_paths)))
+    Ok(json(
+        cx.route.dialect,
+        llamarunner::model_info(&cx.id, &model, cx.caller.sees_paths),
+    ))
 }
 
 /// `POST /v1/models/{id}/start`.
@@ -52,8 +58,14 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
     let entry = entry(cx)?;
     let mut launch = call.launch;
     launch.mode = launch.mode.or_else(|| Some(natural_mode(&entry)));
-    cx.state().router.load(Arc::clone(&entry), launch, None, call.wait).await?;
-    Ok(json(cx.route.dialect, llamarunner::start_reply(&view(cx.state(), &entry))))
+    cx.state()
+        .router
+        .load(Arc::clone(&entry), launch, None, call.wait)
+        .await?;
+    Ok(json(
+        cx.route.dialect,
+        llamarunner::start_reply(&view(cx.state(), &entry)),
+    ))
 }
 
 /// `POST /v1/models/{id}/stop`.
@@ -74,7 +86,10 @@ pub(super) fn system_status(cx: &Cx) -> Response<Body> {
     let view = SystemView {
         models_total: models.len(),
         models_loaded: loaded.clone().count(),
-        models_memory: loaded.filter_map(|model| model.instance.as_ref()).map(engine_bytes).sum(),
+        models_memory: loaded
+            .filter_map(|model| model.instance.as_ref())
+            .map(engine_bytes)
+            .sum(),
         ollama: proxy(&listeners.ollama),
         lmstudio: proxy(&listeners.lmstudio),
         cpu_percent: state.hardware.cpu_percent(),
@@ -95,7 +110,10 @@ fn proxy(listener: &ListenerView) -> ProxyView {
         (None, Some(_)) => "error",
         (None, None) => "stopped",
     };
-    ProxyView { status: status.into(), port: listener.address.map(|address| address.port()) }
+    ProxyView {
+        status: status.into(),
+        port: listener.address.map(|address| address.port()),
+    }
 }
 
 /// `GET /v1/server/info`.

@@ -1,7 +1,7 @@
 //! LM Studio's REST API v0 (LM Studio contract 6).
 
-use dialects::lmstudio_rest::{self, V0Facts, V0Stream};
 use dialects::Rendered;
+use dialects::lmstudio_rest::{self, V0Facts, V0Stream};
 use domain::RunnerError;
 use http::Response;
 use http::request::Parts;
@@ -21,13 +21,19 @@ const MAX_ANSWER: usize = 64 << 20;
 /// `GET /api/v0/models`.
 pub(super) fn models(cx: &Cx) -> Response<Body> {
     let only_loaded = !cx.settings.lmstudio_port.jit;
-    json(cx.route.dialect, lmstudio_rest::models_list(&listed(cx.state()), only_loaded))
+    json(
+        cx.route.dialect,
+        lmstudio_rest::models_list(&listed(cx.state()), only_loaded),
+    )
 }
 
 /// `GET /api/v0/models/{id}`.
 pub(super) fn model(cx: &Cx) -> Answer {
     let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
-    Ok(json(cx.route.dialect, lmstudio_rest::model_one(&view(cx.state(), &entry))))
+    Ok(json(
+        cx.route.dialect,
+        lmstudio_rest::model_one(&view(cx.state(), &entry)),
+    ))
 }
 
 /// `POST /api/v0/chat/completions`.
@@ -41,7 +47,12 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
 }
 
 async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
-    let Sent { target, lease, response, since } = start(cx, parts, cx.collect(body).await?, work).await?;
+    let Sent {
+        target,
+        lease,
+        response,
+        since,
+    } = start(cx, parts, cx.collect(body).await?, work).await?;
     let mut model = view(cx.state(), &target.entry);
     model.instance = Some(lease.instance());
     let facts = facts(cx, &model).await;
@@ -61,6 +72,11 @@ fn add_stats(whole: &[u8], facts: &V0Facts, since: std::time::Instant) -> Result
 
 async fn facts(cx: &Cx, model: &dialects::ModelView) -> V0Facts {
     let runtime = format!("llama.cpp-{}-{}", std::env::consts::OS, std::env::consts::ARCH);
-    let version = cx.state().engines.llama_server().await.map_or_else(|_| String::new(), |engine| engine.version.clone());
+    let version = cx
+        .state()
+        .engines
+        .llama_server()
+        .await
+        .map_or_else(|_| String::new(), |engine| engine.version.clone());
     V0Facts::new(model, &runtime, &version)
 }

@@ -75,17 +75,28 @@ fn clock() -> Clock {
 }
 
 fn now_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 fn view(state: &ApiState, entry: &Arc<ModelEntry>) -> ModelView {
     let (model_state, instance) = state.router.status(&entry.key);
-    ModelView { entry: Arc::clone(entry), state: model_state, instance }
+    ModelView {
+        entry: Arc::clone(entry),
+        state: model_state,
+        instance,
+    }
 }
 
 /// The models that lists show.
 fn listed(state: &ApiState) -> Vec<ModelView> {
-    state.registry.catalog().listed().map(|entry| view(state, entry)).collect()
+    state
+        .registry
+        .catalog()
+        .listed()
+        .map(|entry| view(state, entry))
+        .collect()
 }
 
 /// A value of the query string, percent-decoded.
@@ -94,5 +105,9 @@ fn query(parts: &Parts, name: &str) -> Option<String> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)
     })?;
-    Some(percent_encoding::percent_decode_str(pair).decode_utf8_lossy().into_owned())
+    Some(
+        percent_encoding::percent_decode_str(pair)
+            .decode_utf8_lossy()
+            .into_owned(),
+    )
 }

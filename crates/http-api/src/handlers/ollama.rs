@@ -10,8 +10,8 @@ use dialects::ollama::{
 use dialects::{ModelView, Rendered};
 use domain::chat::{ChatRequest, Part};
 use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
-use http::header::USER_AGENT;
 use http::Response;
+use http::header::USER_AGENT;
 use http::request::Parts;
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
@@ -36,13 +36,20 @@ const SPECIAL_TOKENS: usize = 4;
 
 /// `GET /api/version`. Only the Ollama port pretends to be a release of Ollama (management contract 6.1).
 pub(super) fn version(cx: &Cx) -> Response<Body> {
-    let version = if cx.flavour() == Flavour::Ollama { cx.settings.ollama_version.as_str() } else { VERSION };
+    let version = if cx.flavour() == Flavour::Ollama {
+        cx.settings.ollama_version.as_str()
+    } else {
+        VERSION
+    };
     json(Dialect::Ollama, ollama::version(version, VERSION))
 }
 
 /// `GET /api/status`.
 pub(super) fn status() -> Response<Body> {
-    json(Dialect::Ollama, value!({ "cloud": { "disabled": true, "source": "config" } }).to_string())
+    json(
+        Dialect::Ollama,
+        value!({ "cloud": { "disabled": true, "source": "config" } }).to_string(),
+    )
 }
 
 /// `GET /api/tags`.
@@ -60,7 +67,11 @@ pub(super) fn ps(cx: &Cx) -> Response<Body> {
         .into_iter()
         .filter_map(|instance| {
             let entry = Arc::clone(catalog.get(&instance.model)?);
-            Some(ModelView { entry, state: instance.state.clone(), instance: Some(instance) })
+            Some(ModelView {
+                entry,
+                state: instance.state.clone(),
+                instance: Some(instance),
+            })
         })
         .filter(ModelView::is_loaded)
         .collect();
@@ -78,7 +89,10 @@ pub(super) async fn no_cloud(cx: &Cx, body: Incoming, what: &str) -> Answer {
         return Err(RunnerError::invalid("missing request body"));
     }
     let error = format!("ollama cloud is disabled: {what} is unavailable");
-    Ok(respond(Rendered::json(403, value!({ "error": error }).to_string().into_bytes())))
+    Ok(respond(Rendered::json(
+        403,
+        value!({ "error": error }).to_string().into_bytes(),
+    )))
 }
 
 /// `GET /api/experimental/model-recommendations`.
@@ -89,7 +103,11 @@ pub(super) fn recommendations() -> Response<Body> {
 /// The entry behind a name, or the error in the words of the route.
 pub(super) fn find(cx: &Cx, name: &str, route: Route) -> Result<Arc<ModelEntry>, RunnerError> {
     let wanted = ollama::lookup_name(name)?;
-    let known = if wanted.is_empty() { None } else { cx.state().resolve(&wanted) };
+    let known = if wanted.is_empty() {
+        None
+    } else {
+        cx.state().resolve(&wanted)
+    };
     known.ok_or_else(|| ollama::unknown_model(name, route))
 }
 
@@ -110,7 +128,11 @@ pub(super) async fn show(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         projector: details.projector,
         template: details.template,
         license: details.license,
-        tensors: details.tensors.into_iter().map(|tensor| (tensor.name, tensor.kind, tensor.shape)).collect(),
+        tensors: details
+            .tensors
+            .into_iter()
+            .map(|tensor| (tensor.name, tensor.kind, tensor.shape))
+            .collect(),
     };
     let agent = parts.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
     let copilot = agent.is_some_and(|agent| agent.starts_with(b"GitHubCopilotChat/"));
@@ -121,7 +143,13 @@ pub(super) async fn show(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
 pub(super) fn head(cx: &Cx, model: String, top_logprobs: u32) -> ReplyHead {
     let load = cx.arrived.elapsed();
     let started_ns = now_ns().saturating_sub(i64::try_from(load.as_nanos()).unwrap_or(i64::MAX));
-    ReplyHead { model, clock: clock(), started_ns, load, top_logprobs }
+    ReplyHead {
+        model,
+        clock: clock(),
+        started_ns,
+        load,
+        top_logprobs,
+    }
 }
 
 /// `POST /api/chat`.
@@ -146,13 +174,22 @@ async fn run_chat(
     model: String,
 ) -> Answer {
     count_stream(cx, stream)?;
-    let ChatJob { mut request, launch, truncate, render_only, top_logprobs } = job;
+    let ChatJob {
+        mut request,
+        launch,
+        truncate,
+        render_only,
+        top_logprobs,
+    } = job;
     let lease = lease(cx, parts, entry, wish(launch, EngineMode::Completion, keep_alive)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = head(cx, model, top_logprobs);
     if render_only {
         let prompt = calls.render(&request).await?;
-        return Ok(json(Dialect::Ollama, ollama::render_only_reply(Shape::Chat, &head, &prompt, images(&request))));
+        return Ok(json(
+            Dialect::Ollama,
+            ollama::render_only_reply(Shape::Chat, &head, &prompt, images(&request)),
+        ));
     }
     if truncate {
         fit(&calls, lease.launch().context, &mut request).await?;
@@ -160,7 +197,12 @@ async fn run_chat(
     let body = engine::chat_body(&request, limits(&lease))?;
     let upstream = calls.send(engine::CHAT, body).await?.into_body();
     if stream {
-        return relay::translated(upstream, ReplyStream::new(Shape::Chat, Wire::Chat, &head), Rendered::NDJSON).await;
+        return relay::translated(
+            upstream,
+            ReplyStream::new(Shape::Chat, Wire::Chat, &head),
+            Rendered::NDJSON,
+        )
+        .await;
     }
     let answer = collect(upstream, Wire::Chat).await?;
     Ok(json(Dialect::Ollama, ollama::reply(Shape::Chat, &head, &answer, None)?))
@@ -176,11 +218,20 @@ pub(super) fn count_stream(cx: &Cx, stream: bool) -> Result<(), RunnerError> {
 
 /// The request's launch options with the engine mode it needs.
 pub(super) fn wish(launch: LaunchOptions, mode: EngineMode, keep_alive: Option<KeepAlive>) -> Wish {
-    Wish { launch: LaunchOptions { mode: Some(mode), ..launch }, keep_alive, ttl: None }
+    Wish {
+        launch: LaunchOptions {
+            mode: Some(mode),
+            ..launch
+        },
+        keep_alive,
+        ttl: None,
+    }
 }
 
 pub(super) fn limits(lease: &Lease) -> Limits {
-    Limits { context: Some(lease.launch().context) }
+    Limits {
+        context: Some(lease.launch().context),
+    }
 }
 
 /// The whole answer of a stream. The engine always streams, so that a client that leaves stops it (contract 6).
@@ -221,26 +272,43 @@ pub(super) async fn load(
     let mode = natural_mode(entry);
     // A lease that is given back at once: same queue, same single flight, and the keep-alive starts now.
     drop(lease(cx, parts, entry, wish(launch, mode, keep_alive)).await?);
-    Ok(json(Dialect::Ollama, ollama::load_reply(shape, &head(cx, model, 0), LoadReason::Load)))
+    Ok(json(
+        Dialect::Ollama,
+        ollama::load_reply(shape, &head(cx, model, 0), LoadReason::Load),
+    ))
 }
 
 /// Empty prompt or messages with `keep_alive` 0: unload; fine if it was not loaded.
 pub(super) async fn unload(cx: &Cx, entry: &ModelEntry, model: String, shape: Shape) -> Answer {
     let head = head(cx, model, 0);
     let _ = tokio::time::timeout(UNLOAD_WAIT, cx.state().router.unload(&entry.key, false)).await;
-    Ok(json(Dialect::Ollama, ollama::load_reply(shape, &head, LoadReason::Unload)))
+    Ok(json(
+        Dialect::Ollama,
+        ollama::load_reply(shape, &head, LoadReason::Unload),
+    ))
 }
 
 /// Images of a chat.
 pub(super) fn images(request: &ChatRequest) -> usize {
-    request.messages.iter().flat_map(|message| &message.parts).filter(|part| matches!(part, Part::Image { .. })).count()
+    request
+        .messages
+        .iter()
+        .flat_map(|message| &message.parts)
+        .filter(|part| matches!(part, Part::Image { .. }))
+        .count()
 }
 
 /// Text of a chat in bytes: an upper bound of its tokens, template apart.
 fn text_bytes(request: &ChatRequest) -> usize {
     let messages = request.messages.iter().map(|message| {
-        let parts = message.parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 0 });
-        let calls = message.tool_calls.iter().map(|call| call.name.len() + call.arguments.len());
+        let parts = message
+            .parts
+            .iter()
+            .map(|part| if let Part::Text(text) = part { text.len() } else { 0 });
+        let calls = message
+            .tool_calls
+            .iter()
+            .map(|call| call.name.len() + call.arguments.len());
         parts.chain(calls).sum::<usize>() + message.reasoning.as_ref().map_or(0, String::len) + 32
     });
     let tools: usize = if request.tools.is_empty() {
@@ -281,7 +349,11 @@ async fn fit(calls: &EngineCalls, context: u32, request: &mut ChatRequest) -> Re
 /// `POST /api/embed` and the older `/api/embeddings`.
 pub(super) async fn embed(cx: &Cx, parts: &Parts, body: Incoming, legacy: bool) -> Answer {
     let body = cx.collect(body).await?;
-    let mut call = if legacy { EmbedCall::parse_legacy(&body)? } else { EmbedCall::parse(&body)? };
+    let mut call = if legacy {
+        EmbedCall::parse_legacy(&body)?
+    } else {
+        EmbedCall::parse(&body)?
+    };
     let entry = find(cx, &call.model, if legacy { Route::Embeddings } else { Route::Embed })?;
     let launch = std::mem::take(&mut call.launch);
     let lease = lease(cx, parts, &entry, wish(launch, EngineMode::Embedding, call.keep_alive)).await?;
@@ -293,7 +365,10 @@ pub(super) async fn embed(cx: &Cx, parts: &Parts, body: Incoming, legacy: bool) 
             cut(&calls, lease.launch().context, &mut call.input).await?;
         }
         let body = engine::embeddings_body(&call.input, call.normalize());
-        let answer = calls.ask(engine::EMBEDDINGS, body).await.map_err(|error| call.engine_error(error))?;
+        let answer = calls
+            .ask(engine::EMBEDDINGS, body)
+            .await
+            .map_err(|error| call.engine_error(error))?;
         embeddings = engine::parse_embeddings(&answer)?;
     }
     Ok(json(Dialect::Ollama, call.reply(&head, embeddings)?))
@@ -303,7 +378,10 @@ pub(super) async fn embed(cx: &Cx, parts: &Parts, body: Incoming, legacy: bool) 
 async fn cut(calls: &EngineCalls, context: u32, input: &mut [String]) -> Result<(), RunnerError> {
     let room = (context as usize).saturating_sub(SPECIAL_TOKENS);
     if room == 0 {
-        return Err(RunnerError::new(ErrorKind::EngineFailed, "The engine did not say how long its context is."));
+        return Err(RunnerError::new(
+            ErrorKind::EngineFailed,
+            "The engine did not say how long its context is.",
+        ));
     }
     for text in input {
         if text.len() < room {

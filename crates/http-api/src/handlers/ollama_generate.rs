@@ -56,7 +56,13 @@ async fn run(
     model: String,
 ) -> Answer {
     count_stream(cx, stream)?;
-    let GenerateJob { mode, launch, render_only, top_logprobs, .. } = job;
+    let GenerateJob {
+        mode,
+        launch,
+        render_only,
+        top_logprobs,
+        ..
+    } = job;
     let lease = lease(cx, parts, entry, wish(launch, EngineMode::Completion, keep_alive)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = head(cx, model, top_logprobs);
@@ -66,33 +72,58 @@ async fn run(
             GenerateMode::Chat(chat) | GenerateMode::Continue { chat, .. } => (calls.render(chat).await?, images(chat)),
             GenerateMode::Raw(raw) | GenerateMode::Infill(raw) => (raw.prompt.clone(), raw.images.len()),
         };
-        return Ok(json(Dialect::Ollama, ollama::render_only_reply(Shape::Generate, &head, &prompt, images)));
+        return Ok(json(
+            Dialect::Ollama,
+            ollama::render_only_reply(Shape::Generate, &head, &prompt, images),
+        ));
     }
     let limits = limits(&lease);
     let (path, body, prompt) = match mode {
-        GenerateMode::Chat(chat) => {
-            (engine::CHAT, engine::chat_body(&chat, limits)?, Prompt::Chat(Box::new(chat)))
-        }
-        GenerateMode::Raw(raw) => (engine::COMPLETION, engine::completion_body(&raw, limits)?, Prompt::Untold),
+        GenerateMode::Chat(chat) => (
+            engine::CHAT,
+            engine::chat_body(&chat, limits)?,
+            Prompt::Chat(Box::new(chat)),
+        ),
+        GenerateMode::Raw(raw) => (
+            engine::COMPLETION,
+            engine::completion_body(&raw, limits)?,
+            Prompt::Untold,
+        ),
         GenerateMode::Infill(gap) => (engine::INFILL, engine::infill_body(&gap, limits)?, Prompt::Untold),
         GenerateMode::Continue { chat, context } => {
             let earlier = calls.detokenize(&context).await?;
             let rendered = calls.render(&chat).await?;
             let request = ollama::continue_prompt(&chat, &earlier, &rendered);
-            (engine::COMPLETION, engine::completion_body(&request, limits)?, Prompt::Text(request.prompt))
+            (
+                engine::COMPLETION,
+                engine::completion_body(&request, limits)?,
+                Prompt::Text(request.prompt),
+            )
         }
     };
     let mut upstream = calls.send(path, body).await?.into_body();
     if stream {
         let mut coder = ReplyStream::new(Shape::Generate, wire, &head);
         let out = relay::prime(&mut upstream, &mut coder).await?;
-        let step = if coder.ended() { Step::Ended } else { Step::Running(upstream) };
-        let body = GenerateStream { step, coder, out, told: Some((calls, prompt)) };
+        let step = if coder.ended() {
+            Step::Ended
+        } else {
+            Step::Running(upstream)
+        };
+        let body = GenerateStream {
+            step,
+            coder,
+            out,
+            told: Some((calls, prompt)),
+        };
         return Ok(relay::streamed(Rendered::NDJSON, body));
     }
     let answer = collect(upstream, wire).await?;
     let context = tokens(calls, prompt, answer.text.clone()).await;
-    Ok(json(Dialect::Ollama, ollama::reply(Shape::Generate, &head, &answer, context.as_deref())?))
+    Ok(json(
+        Dialect::Ollama,
+        ollama::reply(Shape::Generate, &head, &answer, context.as_deref())?,
+    ))
 }
 
 /// Tokens of prompt and reply. A failure only costs the deprecated `context` field, not the answer.
@@ -106,7 +137,9 @@ async fn tokens(calls: EngineCalls, prompt: Prompt, reply: String) -> Option<Vec
         Ok(prompt) => calls.tokenize(&(prompt + &reply), false).await,
         Err(error) => Err(error),
     };
-    tokens.inspect_err(|error| tracing::debug!(%error, "context of a generate reply")).ok()
+    tokens
+        .inspect_err(|error| tracing::debug!(%error, "context of a generate reply"))
+        .ok()
 }
 
 /// A translated stream whose last line waits for the token list of `context`.
@@ -129,10 +162,7 @@ impl HttpBody for GenerateStream {
     type Data = Bytes;
     type Error = RunnerError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
         let this = self.get_mut();
         loop {
             if !this.out.is_empty() {
@@ -145,7 +175,10 @@ impl HttpBody for GenerateStream {
                     }
                 }
                 Step::Ended => {
-                    let counting = this.told.take().filter(|_| this.coder.ended() && this.coder.error().is_none());
+                    let counting = this
+                        .told
+                        .take()
+                        .filter(|_| this.coder.ended() && this.coder.error().is_none());
                     match counting {
                         Some((calls, prompt)) if !matches!(prompt, Prompt::Untold) => {
                             let reply = this.coder.text().to_owned();

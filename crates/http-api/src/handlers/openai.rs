@@ -34,7 +34,10 @@ pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
 /// `GET /v1/models/{id}`.
 pub(super) fn one_model(cx: &Cx) -> Answer {
     let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
-    Ok(json(cx.route.dialect, openai::model_one(&view(cx.state(), &entry), &cx.id, options(cx, false))))
+    Ok(json(
+        cx.route.dialect,
+        openai::model_one(&view(cx.state(), &entry), &cx.id, options(cx, false)),
+    ))
 }
 
 fn options(cx: &Cx, bare: bool) -> ModelListOptions {
@@ -43,7 +46,11 @@ fn options(cx: &Cx, bare: bool) -> ModelListOptions {
         Flavour::LmStudio => Ids::LmStudio,
         Flavour::Management => Ids::Key,
     };
-    ModelListOptions { show_path: cx.caller.sees_paths, bare, ids }
+    ModelListOptions {
+        show_path: cx.caller.sees_paths,
+        bare,
+        ids,
+    }
 }
 
 /// What is asked of the engine.
@@ -115,7 +122,11 @@ pub(super) async fn embeddings(cx: &Cx, parts: &Parts, body: Incoming) -> Answer
 /// `POST /v1/rerank` and its other names: both reply forms in one (management contract 6.1).
 pub(super) async fn rerank(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let body = cx.collect(body).await?;
-    let Prepared { target, lease, body: rewritten } = prepare(cx, parts, body.clone(), Work::Rerank).await?;
+    let Prepared {
+        target,
+        lease,
+        body: rewritten,
+    } = prepare(cx, parts, body.clone(), Work::Rerank).await?;
     let answer = EngineCalls::new(cx, &lease).ask(Work::Rerank.path(), rewritten).await?;
     let mut answer = json(cx.route.dialect, openai::rerank_response(&body, &answer)?);
     target.mark(&mut answer);
@@ -124,7 +135,11 @@ pub(super) async fn rerank(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
 
 /// LM Studio's clients know its own error event.
 pub(super) fn error_form(cx: &Cx) -> StreamErrorForm {
-    if is_jit(cx) { StreamErrorForm::LmStudio } else { StreamErrorForm::OpenAi }
+    if is_jit(cx) {
+        StreamErrorForm::LmStudio
+    } else {
+        StreamErrorForm::OpenAi
+    }
 }
 
 /// A request that the engine has answered with a success status.
@@ -140,7 +155,12 @@ pub(super) async fn start(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Re
     let Prepared { target, lease, body } = prepare(cx, parts, body, work).await?;
     let since = Instant::now();
     let response = EngineCalls::new(cx, &lease).send(work.path(), body).await?;
-    Ok(Sent { target, lease, response, since })
+    Ok(Sent {
+        target,
+        lease,
+        response,
+        since,
+    })
 }
 
 struct Prepared {
@@ -157,7 +177,12 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
     let name = name.as_deref().unwrap_or_else(|| target.entry.key.as_str());
     match work {
         Work::Chat => require(&target.entry, name, &[Capability::Chat, Capability::Completion], "chat")?,
-        Work::Completion => require(&target.entry, name, &[Capability::Completion, Capability::Chat], "completion")?,
+        Work::Completion => require(
+            &target.entry,
+            name,
+            &[Capability::Completion, Capability::Chat],
+            "completion",
+        )?,
         // Ollama embeds with generating models too, LM Studio refuses (contract 4.4).
         Work::Embeddings if is_jit(cx) => require(&target.entry, name, &[Capability::Embedding], "embeddings")?,
         Work::Embeddings => {
@@ -168,14 +193,21 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
     }
     let edits = work.check(&peeked)?;
     let wish = Wish {
-        launch: LaunchOptions { mode: Some(work.mode()), ..LaunchOptions::default() },
+        launch: LaunchOptions {
+            mode: Some(work.mode()),
+            ..LaunchOptions::default()
+        },
         keep_alive: peeked.keep_alive()?,
         ttl: peeked.ttl()?,
     };
     if let (true, Some(permit)) = (stream, &cx.permit) {
         permit.stream()?;
     }
-    let rewritten = if edits.is_empty() { None } else { Some(peek::rewrite(&body, &peeked, &edits)) };
+    let rewritten = if edits.is_empty() {
+        None
+    } else {
+        Some(peek::rewrite(&body, &peeked, &edits))
+    };
     let body = rewritten.map_or(body, Bytes::from);
     let lease = lease(cx, parts, &target.entry, wish).await?;
     Ok(Prepared { target, lease, body })

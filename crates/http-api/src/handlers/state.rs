@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dialects::{ModelView, Rendered};
 use domain::{
-    ActiveRequest, Capabilities, Event, EventKind, InstanceView, LogLine, ModelKey, ModelSource, ModelState, RunnerError,
+    ActiveRequest, Capabilities, Event, EventKind, InstanceView, LogLine, ModelKey, ModelSource, ModelState,
+    RunnerError,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use http::request::Parts;
@@ -113,17 +114,28 @@ impl From<ModelView> for ModelSummary {
 
 async fn document(state: &ApiState) -> StateView {
     let engine = match state.engines.llama_server().await {
-        Ok(engine) => {
-            EngineView { available: true, version: Some(engine.version.clone()), build: engine.build, error: None }
-        }
-        Err(error) => EngineView { available: false, version: None, build: None, error: Some(error.to_string()) },
+        Ok(engine) => EngineView {
+            available: true,
+            version: Some(engine.version.clone()),
+            build: engine.build,
+            error: None,
+        },
+        Err(error) => EngineView {
+            available: false,
+            version: None,
+            build: None,
+            error: Some(error.to_string()),
+        },
     };
     let models = listed(state);
     let memory = state.hardware.memory();
     let listeners = state.listeners.load_full();
     let config = (state.config_status)();
     let ports = [&listeners.ollama, &listeners.lmstudio, &listeners.management];
-    let problems = ports.iter().filter_map(|port| port.problem.as_ref()).map(|problem| problem.error.clone());
+    let problems = ports
+        .iter()
+        .filter_map(|port| port.problem.as_ref())
+        .map(|problem| problem.error.clone());
     let problems = problems
         .chain(config.error.clone())
         .chain(state.registry.problems().into_iter().map(|problem| match problem.path {
@@ -139,7 +151,11 @@ async fn document(state: &ApiState) -> StateView {
         memory: MemoryView {
             total: memory.total,
             available: memory.available,
-            engines: models.iter().filter_map(|model| model.instance.as_ref()).map(engine_bytes).sum(),
+            engines: models
+                .iter()
+                .filter_map(|model| model.instance.as_ref())
+                .map(engine_bytes)
+                .sum(),
         },
         models: models.into_iter().map(ModelSummary::from).collect(),
         listeners,
@@ -184,9 +200,20 @@ pub(super) async fn events(cx: &Cx) -> Answer {
     let receiver = cx.state().bus.subscribe();
     let seq = cx.state().bus.last_seq();
     let first = frame("state", seq, &document_json(cx.state()).await?);
-    let feed = Feed { state: Arc::clone(cx.state()), receiver, cancel: cx.connection.listener.cancel.clone(), ended: false };
-    let changes = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
-    Ok(relay::streamed(Rendered::SSE, body(stream::once(async { first }).chain(changes))))
+    let feed = Feed {
+        state: Arc::clone(cx.state()),
+        receiver,
+        cancel: cx.connection.listener.cancel.clone(),
+        ended: false,
+    };
+    let changes = stream::unfold(
+        feed,
+        |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) },
+    );
+    Ok(relay::streamed(
+        Rendered::SSE,
+        body(stream::once(async { first }).chain(changes)),
+    ))
 }
 
 struct Feed {
@@ -220,7 +247,11 @@ impl Feed {
             Err(RecvError::Lagged(missed)) => {
                 let seq = self.state.bus.last_seq();
                 let mut out = frame("gap", seq, format!(r#"{{"type":"gap","missed":{missed}}}"#).as_bytes()).to_vec();
-                out.extend_from_slice(&frame("state", seq, &document_json(&self.state).await.unwrap_or_default()));
+                out.extend_from_slice(&frame(
+                    "state",
+                    seq,
+                    &document_json(&self.state).await.unwrap_or_default(),
+                ));
                 Some(out.into())
             }
             Err(RecvError::Closed) => None,
@@ -232,7 +263,9 @@ impl Feed {
 pub(super) fn logs(cx: &Cx, parts: &Parts) -> Answer {
     let entry = cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     let lines = match query(parts, "lines") {
-        Some(number) => number.parse().map_err(|_| RunnerError::invalid("'lines' must be a number.").param("lines"))?,
+        Some(number) => number
+            .parse()
+            .map_err(|_| RunnerError::invalid("'lines' must be a number.").param("lines"))?,
         None => LOG_LINES,
     };
     let ring = cx.state().router.engine_log(&entry.key);
@@ -240,7 +273,9 @@ pub(super) fn logs(cx: &Cx, parts: &Parts) -> Answer {
     // Subscribed before the tail is read: a line may come twice in a race, none is lost.
     let receiver = follow.then(|| ring.subscribe());
     let tail: Vec<u8> = ring.tail(lines).iter().flat_map(log_bytes).collect();
-    let Some(receiver) = receiver else { return Ok(text(tail)) };
+    let Some(receiver) = receiver else {
+        return Ok(text(tail));
+    };
     let follower = (receiver, cx.connection.listener.cancel.clone(), ring);
     let new = stream::unfold(follower, |(mut receiver, cancel, ring)| async move {
         let received = tokio::select! {

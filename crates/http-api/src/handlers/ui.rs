@@ -2,7 +2,9 @@
 
 use dialects::Rendered;
 use domain::{ErrorKind, RunnerError};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, X_FRAME_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, X_FRAME_OPTIONS,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -40,7 +42,9 @@ pub(super) fn root(cx: &Cx, parts: &Parts) -> Response<Body> {
 fn redirect() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FOUND;
-    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/ui/"));
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::from_static("/ui/"));
     response
 }
 
@@ -62,15 +66,27 @@ pub(super) fn file(cx: &Cx, parts: &Parts) -> Answer {
     let looks_like_file = name.rsplit('/').next().is_some_and(|last| last.contains('.'));
     match Assets::get(INDEX).filter(|_| !looks_like_file) {
         Some(index) => Ok(serve(INDEX, &index, &parts.headers)),
-        None => Err(RunnerError::new(ErrorKind::NotFound, "There is no such file in the window's page.")),
+        None => Err(RunnerError::new(
+            ErrorKind::NotFound,
+            "There is no such file in the window's page.",
+        )),
     }
 }
 
 fn serve(name: &str, file: &EmbeddedFile, asked: &HeaderMap) -> Response<Body> {
     let hash = file.metadata.sha256_hash();
-    let tag: String = hash[..12].iter().fold(String::from("\""), |tag, byte| tag + &format!("{byte:02x}")) + "\"";
-    let known = asked.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let mut response = Response::new(if known { Body::empty() } else { Body::full(file.data.to_vec()) });
+    let tag: String = hash[..12]
+        .iter()
+        .fold(String::from("\""), |tag, byte| tag + &format!("{byte:02x}"))
+        + "\"";
+    let known = asked
+        .get(IF_NONE_MATCH)
+        .is_some_and(|value| value.as_bytes() == tag.as_bytes());
+    let mut response = Response::new(if known {
+        Body::empty()
+    } else {
+        Body::full(file.data.to_vec())
+    });
     if known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -78,13 +94,23 @@ fn serve(name: &str, file: &EmbeddedFile, asked: &HeaderMap) -> Response<Body> {
     set(headers, ETAG, &tag);
     // The build names files under assets/ by their content.
     let immutable = name.starts_with("assets/");
-    let cache = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let cache = if immutable {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(name)));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
     response
 }
 

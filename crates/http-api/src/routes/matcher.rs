@@ -55,9 +55,17 @@ impl Matcher {
         let mut nodes: Vec<(&'static str, Node)> = Vec::new();
         for route in routes {
             let (prefix, end) = split(route.path);
-            let at = nodes.iter().position(|(path, node)| *path == prefix && node.parameter == end.is_some());
+            let at = nodes
+                .iter()
+                .position(|(path, node)| *path == prefix && node.parameter == end.is_some());
             let at = at.unwrap_or_else(|| {
-                nodes.push((prefix, Node { ends: Vec::new(), parameter: end.is_some() }));
+                nodes.push((
+                    prefix,
+                    Node {
+                        ends: Vec::new(),
+                        parameter: end.is_some(),
+                    },
+                ));
                 nodes.len() - 1
             });
             let node = &mut nodes[at].1;
@@ -70,7 +78,11 @@ impl Matcher {
         let mut paths = matchit::Router::new();
         for (prefix, mut node) in nodes {
             node.ends.sort_by_key(|(end, _)| std::cmp::Reverse(end.len()));
-            let pattern = if node.parameter { format!("{prefix}{{*id}}") } else { prefix.to_owned() };
+            let pattern = if node.parameter {
+                format!("{prefix}{{*id}}")
+            } else {
+                prefix.to_owned()
+            };
             // A clash would be a fault of the table; the coverage test finds every route by its path.
             if let Err(error) = paths.insert(pattern, node) {
                 tracing::error!(%error, prefix, "route table clash");
@@ -89,8 +101,12 @@ impl Matcher {
             };
         };
         let node = hit.value;
-        let Some((id, routes)) = node.pick(hit.params.get("id").unwrap_or_default()) else { return Found::Unknown };
-        let Ok(id) = percent_decode_str(id).decode_utf8() else { return Found::BadPath };
+        let Some((id, routes)) = node.pick(hit.params.get("id").unwrap_or_default()) else {
+            return Found::Unknown;
+        };
+        let Ok(id) = percent_decode_str(id).decode_utf8() else {
+            return Found::BadPath;
+        };
         if *method == Method::OPTIONS {
             return Found::Options(routes.to_vec());
         }

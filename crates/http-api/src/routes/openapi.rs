@@ -55,6 +55,13 @@ fn operation(route: &Route) -> Value {
 }
 
 fn identifier(path: &str) -> String {
-    let words: Vec<&str> = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    if words.is_empty() { "root".into() } else { words.join("_") }
+    let words: Vec<&str> = path
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    if words.is_empty() {
+        "root".into()
+    } else {
+        words.join("_")
+    }
 }

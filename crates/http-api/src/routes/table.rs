@@ -16,6 +16,7 @@ const fn route(
 }
 
 /// All routes; every listener has them all, its flavour only breaks ties (management contract 6).
+#[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
     route(Get, "/", LlamaRunner, Op::Root, UiShell, "Says what runs here; browsers are sent to the window"),
     route(Get, "/ui", LlamaRunner, Op::Ui, UiShell, "The window's page"),
@@ -36,14 +37,7 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/api/me", Ollama, Op::OllamaMe, Inference, "Cloud account: none"),
     route(Post, "/api/experimental/web_search", Ollama, Op::OllamaWebSearch, Inference, "Cloud search: not available"),
     route(Post, "/api/experimental/web_fetch", Ollama, Op::OllamaWebFetch, Inference, "Cloud fetch: not available"),
-    route(
-        Get,
-        "/api/experimental/model-recommendations",
-        Ollama,
-        Op::OllamaRecommendations,
-        Inference,
-        "Recommended models: none",
-    ),
+    route(Get, "/api/experimental/model-recommendations", Ollama, Op::OllamaRecommendations, Inference, "Recommended models: none"),
     // OpenAI and llama.cpp
     route(Get, "/v1/models", OpenAi, Op::ListModels, Inference, "List models"),
     route(Get, "/v1/models/{id}", OpenAi, Op::OneModel, Inference, "One model"),

@@ -17,15 +17,28 @@ fn found(method: &str, path: &'static str) -> String {
 fn no_method_and_path_twice() {
     let mut seen = HashSet::new();
     for route in ROUTES {
-        assert!(seen.insert((route.method, route.path)), "twice: {:?} {}", route.method, route.path);
+        assert!(
+            seen.insert((route.method, route.path)),
+            "twice: {:?} {}",
+            route.method,
+            route.path
+        );
     }
 }
 
 #[test]
 fn every_route_is_found_by_its_own_path() {
     for route in ROUTES {
-        let path: &'static str = Box::leak(route.path.replace("{id}", "org/name:tag").replace("{file}", "a/b.js").into_boxed_str());
-        let Found::Route(hit) = matcher().find(&route.method.to_http(), path) else { panic!("{path} is not found") };
+        let path: &'static str = Box::leak(
+            route
+                .path
+                .replace("{id}", "org/name:tag")
+                .replace("{file}", "a/b.js")
+                .into_boxed_str(),
+        );
+        let Found::Route(hit) = matcher().find(&route.method.to_http(), path) else {
+            panic!("{path} is not found")
+        };
         assert_eq!(hit.route.path, route.path);
     }
 }
@@ -43,8 +56,16 @@ fn table() {
         ("GET", "/v1/models", "ListModels "),
         ("GET", "/v1/models/tiny", "OneModel tiny"),
         ("GET", "/v1/models/org/name:Q4_K_M", "OneModel org/name:Q4_K_M"),
-        ("GET", "/v1/models/org%2Fname%3AQ4_K_M/status", "ModelStatus org/name:Q4_K_M"),
-        ("GET", "/v1/models/org/name:Q4_K_M/status", "ModelStatus org/name:Q4_K_M"),
+        (
+            "GET",
+            "/v1/models/org%2Fname%3AQ4_K_M/status",
+            "ModelStatus org/name:Q4_K_M",
+        ),
+        (
+            "GET",
+            "/v1/models/org/name:Q4_K_M/status",
+            "ModelStatus org/name:Q4_K_M",
+        ),
         ("GET", "/v1/models/a%2Fstatus", "OneModel a/status"),
         ("POST", "/v1/models/a/b/start", "ModelStart a/b"),
         ("POST", "/v1/models/a/b", "405 GET, HEAD, OPTIONS"),

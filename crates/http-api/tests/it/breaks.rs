@@ -9,7 +9,8 @@ use testkit::{Recorded, read_record};
 use crate::harness::{drain, get, lines, open, patiently, post, until, with_stub};
 
 fn openai(stub: &Value) -> String {
-    json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": true, "stub": stub}).to_string()
+    json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": true, "stub": stub})
+        .to_string()
 }
 
 const OLLAMA: &str = r#"{"model":"tiny-chat","messages":[{"role":"user","content":"x"}]}"#;
@@ -23,7 +24,10 @@ async fn a_stream_is_passed_on_byte_for_byte() {
         let bytes = drain(reply.into_body()).await;
         let marks = testkit::stub_marks(&bytes);
         assert!(marks.len() >= 300, "{}", marks.len());
-        assert!(marks.iter().enumerate().all(|(n, mark)| mark.seq == n as u64), "every chunk once and in order");
+        assert!(
+            marks.iter().enumerate().all(|(n, mark)| mark.seq == n as u64),
+            "every chunk once and in order"
+        );
         assert!(String::from_utf8(bytes).unwrap().ends_with("data: [DONE]\n\n"));
     }
     server.stop().await;
@@ -39,7 +43,10 @@ async fn a_cut_stream_ends_with_the_dialects_error() {
         let last: Value = serde_json::from_str(events.last().unwrap()).unwrap_or_else(|_| panic!("{events:?}"));
         assert!(last["error"]["message"].as_str().is_some(), "{variable}: {last}");
         assert!(!events.iter().any(|event| event == "[DONE]"), "{events:?}");
-        assert!(!events.iter().any(|event| event.contains("\"finish_reason\":\"stop\"")), "{events:?}");
+        assert!(
+            !events.iter().any(|event| event.contains("\"finish_reason\":\"stop\"")),
+            "{events:?}"
+        );
 
         let reply = open(server.lmstudio, "POST", "/v1/chat/completions", &[], openai(&json!({}))).await;
         let text = String::from_utf8(drain(reply.into_body()).await).unwrap();
@@ -49,11 +56,23 @@ async fn a_cut_stream_ends_with_the_dialects_error() {
         assert_eq!(reply.status(), 200);
         let stream = lines(&drain(reply.into_body()).await);
         let last = stream.last().unwrap();
-        assert!(last["error"].as_str().is_some() && last.get("done").is_none(), "{variable}: {last}");
+        assert!(
+            last["error"].as_str().is_some() && last.get("done").is_none(),
+            "{variable}: {last}"
+        );
         assert!(stream.iter().all(|line| line["done"] != true), "{stream:?}");
 
-        let whole = post(server.ollama, "/api/chat", &json!({"model": "tiny-chat", "stream": false, "messages": [{"role": "user", "content": "x"}]})).await;
-        assert!(whole.status.is_server_error() && whole.json()["error"].as_str().is_some(), "{}", whole.text());
+        let whole = post(
+            server.ollama,
+            "/api/chat",
+            &json!({"model": "tiny-chat", "stream": false, "messages": [{"role": "user", "content": "x"}]}),
+        )
+        .await;
+        assert!(
+            whole.status.is_server_error() && whole.json()["error"].as_str().is_some(),
+            "{}",
+            whole.text()
+        );
         server.stop().await;
     }
 }
@@ -61,10 +80,20 @@ async fn a_cut_stream_ends_with_the_dialects_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_before_the_first_byte_is_a_status() {
     let (server, _record) = with_stub(&[("STUB_DIE_TOKENS", "0,signal:9")]).await;
-    for path in ["/v1/chat/completions", "/api/chat", "/api/generate", "/api/v0/chat/completions"] {
+    for path in [
+        "/v1/chat/completions",
+        "/api/chat",
+        "/api/generate",
+        "/api/v0/chat/completions",
+    ] {
         let body = json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "prompt": "x", "stream": false});
         let reply = post(server.ollama, path, &body).await;
-        assert!(reply.status.is_server_error(), "{path}: {} {}", reply.status, reply.text());
+        assert!(
+            reply.status.is_server_error(),
+            "{path}: {} {}",
+            reply.status,
+            reply.text()
+        );
         assert!(reply.json().get("error").is_some(), "{}", reply.text());
     }
     // Ollama's stream has said nothing yet when the engine has only named the role.
@@ -80,7 +109,14 @@ async fn the_engines_own_errors_keep_their_status_and_words() {
         let body: Value = serde_json::from_str(&openai(&json!({"status": status, "error": "bad grammar"}))).unwrap();
         let reply = post(server.ollama, path, &body).await;
         assert_eq!(reply.status.as_u16(), status, "{}", reply.text());
-        assert!(reply.json()["error"]["message"].as_str().unwrap().contains("bad grammar"), "{}", reply.text());
+        assert!(
+            reply.json()["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("bad grammar"),
+            "{}",
+            reply.text()
+        );
     }
     server.stop().await;
 }
@@ -97,13 +133,30 @@ async fn a_client_that_leaves_stops_the_engine_and_frees_its_slot() {
         ("/api/generate", r#"{"model":"tiny-chat","prompt":"x"}"#.to_owned()),
         ("/api/v0/chat/completions", openai(&json!({}))),
     ] {
-        let gone = || read_record(&record).unwrap().iter().filter(|entry| matches!(entry, Recorded::Gone { .. })).count();
-        let asked = || read_record(&record).unwrap().iter().filter(|entry| matches!(entry, Recorded::Request { path, .. } if path.contains("chat"))).count();
+        let gone = || {
+            read_record(&record)
+                .unwrap()
+                .iter()
+                .filter(|entry| matches!(entry, Recorded::Gone { .. }))
+                .count()
+        };
+        let asked = || {
+            read_record(&record)
+                .unwrap()
+                .iter()
+                .filter(|entry| matches!(entry, Recorded::Request { path, .. } if path.contains("chat")))
+                .count()
+        };
         let (before, asked_before) = (gone(), asked());
         let stream = tokio::net::TcpStream::connect(server.ollama).await.unwrap();
         let (reader, mut writer) = stream.into_split();
-        let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        tokio::io::AsyncWriteExt::write_all(&mut writer, request.as_bytes()).await.unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut writer, request.as_bytes())
+            .await
+            .unwrap();
         until("the engine to work", || asked() > asked_before).await;
         drop((reader, writer));
         let left = Instant::now();
@@ -117,16 +170,30 @@ async fn a_client_that_leaves_stops_the_engine_and_frees_its_slot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_clients_cut_at_any_byte_leave_nothing() {
     let (server, _record) = with_stub(&[("STUB_TOKENS", "200"), ("STUB_RATE", "2000")]).await;
-    assert_eq!(post(server.ollama, "/api/generate", &json!({"model": "tiny-chat"})).await.status, 200);
+    assert_eq!(
+        post(server.ollama, "/api/generate", &json!({"model": "tiny-chat"}))
+            .await
+            .status,
+        200
+    );
     let mut clients = tokio::task::JoinSet::new();
     for n in 0..100usize {
         let to = server.ollama;
         clients.spawn(async move {
-            let (path, body) = if n.is_multiple_of(2) { ("/api/chat", OLLAMA.to_owned()) } else { ("/v1/chat/completions", openai(&json!({}))) };
-            let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let (path, body) = if n.is_multiple_of(2) {
+                ("/api/chat", OLLAMA.to_owned())
+            } else {
+                ("/v1/chat/completions", openai(&json!({})))
+            };
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
             let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
             let sent = (n * 37) % (request.len() * 2);
-            tokio::io::AsyncWriteExt::write_all(&mut stream, &request.as_bytes()[..sent.min(request.len())]).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, &request.as_bytes()[..sent.min(request.len())])
+                .await
+                .unwrap();
             if sent >= request.len() {
                 let mut some = vec![0; sent - request.len() + 1];
                 let _ = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut some).await;
@@ -145,23 +212,58 @@ async fn a_hundred_clients_cut_at_any_byte_leave_nothing() {
 async fn nothing_of_the_clients_connection_reaches_the_engine() {
     let (server, record) = with_stub(&[]).await;
     let headers = [
-        ("authorization", "Bearer secret-of-the-client"), ("x-api-key", "secret-of-the-client"), ("cookie", "secret-of-the-client"),
-        ("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("connection", "close, x-hop"), ("x-hop", "1"), ("te", "trailers"),
-        ("x-conversation-id", "abc"), ("proxy-authorization", "secret-of-the-client"), ("upgrade", "h2c"), ("x-request-id", "my-id-1"),
+        ("authorization", "Bearer secret-of-the-client"),
+        ("x-api-key", "secret-of-the-client"),
+        ("cookie", "secret-of-the-client"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("forwarded", "for=1.2.3.4"),
+        ("connection", "close, x-hop"),
+        ("x-hop", "1"),
+        ("te", "trailers"),
+        ("x-conversation-id", "abc"),
+        ("proxy-authorization", "secret-of-the-client"),
+        ("upgrade", "h2c"),
+        ("x-request-id", "my-id-1"),
     ];
-    let reply = open(server.ollama, "POST", "/v1/chat/completions", &headers, openai(&json!({"tokens": 2}))).await;
+    let reply = open(
+        server.ollama,
+        "POST",
+        "/v1/chat/completions",
+        &headers,
+        openai(&json!({"tokens": 2})),
+    )
+    .await;
     assert_eq!(reply.headers()["x-request-id"], "my-id-1");
     drain(reply.into_body()).await;
     let asked: Vec<Recorded> = read_record(&record).unwrap();
-    let Some(Recorded::Request { headers, .. }) =
-        asked.iter().find(|entry| matches!(entry, Recorded::Request { path, .. } if path == "/v1/chat/completions"))
+    let Some(Recorded::Request { headers, .. }) = asked
+        .iter()
+        .find(|entry| matches!(entry, Recorded::Request { path, .. } if path == "/v1/chat/completions"))
     else {
         panic!("{asked:?}")
     };
-    assert!(headers.iter().any(|(name, value)| name == "x-request-id" && value == "my-id-1"), "{headers:?}");
+    assert!(
+        headers
+            .iter()
+            .any(|(name, value)| name == "x-request-id" && value == "my-id-1"),
+        "{headers:?}"
+    );
     for (name, value) in headers {
         assert!(!value.contains("secret-of-the-client"), "{name}");
-        assert!(!["x-forwarded-for", "forwarded", "x-hop", "te", "x-conversation-id", "cookie", "upgrade", "origin"].contains(&name.as_str()), "{name}");
+        assert!(
+            ![
+                "x-forwarded-for",
+                "forwarded",
+                "x-hop",
+                "te",
+                "x-conversation-id",
+                "cookie",
+                "upgrade",
+                "origin"
+            ]
+            .contains(&name.as_str()),
+            "{name}"
+        );
     }
     server.stop().await;
 }
@@ -170,11 +272,18 @@ async fn nothing_of_the_clients_connection_reaches_the_engine() {
 async fn a_reader_that_sleeps_holds_the_engine_back_not_the_memory() {
     let (server, record) = with_stub(&[("STUB_TOKENS", "400000")]).await;
     let mut reply = open(server.ollama, "POST", "/v1/chat/completions", &[], openai(&json!({}))).await;
-    let first = patiently("the first frame", reply.body_mut().frame()).await.unwrap().unwrap();
+    let first = patiently("the first frame", reply.body_mut().frame())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(first.is_data());
     let done = || matches!(read_record(&record).unwrap().last(), Some(Recorded::Done { .. }));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(!done(), "100 MB of stream cannot be in buffers: {:?}", read_record(&record).unwrap().last());
+    assert!(
+        !done(),
+        "100 MB of stream cannot be in buffers: {:?}",
+        read_record(&record).unwrap().last()
+    );
     drop(reply);
     until("the lease to be free", || server.router.active_requests().is_empty()).await;
     server.stop().await;
@@ -187,7 +296,11 @@ async fn draining_lets_answers_finish_and_takes_no_new_ones() {
     server.cancel.cancel();
     let refused = tokio::net::TcpStream::connect(server.ollama).await;
     let text = String::from_utf8(drain(reply.into_body()).await).unwrap();
-    assert!(text.ends_with("data: [DONE]\n\n"), "{}", &text[text.len().saturating_sub(200)..]);
+    assert!(
+        text.ends_with("data: [DONE]\n\n"),
+        "{}",
+        &text[text.len().saturating_sub(200)..]
+    );
     drop(refused);
     server.stop().await;
 }

@@ -37,7 +37,14 @@ async fn ambiguous_framing_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_request_lines() {
     let server = Server::plain().await;
-    for line in ["GET /health", "GET  /health HTTP/1.1", "GET /health HTTP/3.0", "get health", "\0", "GET /a b HTTP/1.1"] {
+    for line in [
+        "GET /health",
+        "GET  /health HTTP/1.1",
+        "GET /health HTTP/3.0",
+        "get health",
+        "\0",
+        "GET /a b HTTP/1.1",
+    ] {
         let answer = raw(server.ollama, format!("{line}\r\n{HOST}\r\n").as_bytes()).await;
         assert_eq!(statuses(&answer), [400], "{line:?}: {answer}");
     }
@@ -49,7 +56,13 @@ async fn bad_request_lines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn chunk_faults_never_reach_a_second_request() {
     let server = Server::plain().await;
-    for body in ["5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "zz\r\n", "fffffffffffffffff\r\n", "5\r\nhello\r\n0\r\nX: y\n\r\n"] {
+    for body in [
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "zz\r\n",
+        "fffffffffffffffff\r\n",
+        "5\r\nhello\r\n0\r\nX: y\n\r\n",
+    ] {
         let request = format!(
             "POST /api/show HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{body}GET /health HTTP/1.1\r\n{HOST}\r\n"
         );
@@ -73,7 +86,9 @@ async fn good_framing_is_answered_in_order() {
     let mut stream = tokio::net::TcpStream::connect(server.ollama).await.unwrap();
     stream.set_nodelay(true).unwrap();
     for byte in pipeline.as_bytes() {
-        tokio::io::AsyncWriteExt::write_all(&mut stream, &[*byte]).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &[*byte])
+            .await
+            .unwrap();
     }
     let answer = crate::harness::read_all(stream).await;
     assert_eq!(statuses(&answer), [200, 400, 404, 200], "{answer}");
@@ -95,7 +110,11 @@ async fn large_heads_are_refused() {
     let answer = raw(server.ollama, head.as_bytes()).await;
     assert_eq!(statuses(&answer), [431], "{}", &answer[..answer.len().min(300)]);
     let many = "X-N: y\r\n".repeat(200);
-    let answer = raw(server.ollama, format!("GET /health HTTP/1.1\r\n{HOST}{many}\r\n").as_bytes()).await;
+    let answer = raw(
+        server.ollama,
+        format!("GET /health HTTP/1.1\r\n{HOST}{many}\r\n").as_bytes(),
+    )
+    .await;
     assert_eq!(statuses(&answer), [431], "{answer}");
     server.stop().await;
 }

@@ -28,11 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Longest any single step of a test may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Which engine runs the models.
 #[derive(Clone, Default)]
-pub enum Engine {
+pub(crate) enum Engine {
     /// None: only routes that need no engine.
     #[default]
     Absent,
@@ -43,31 +43,31 @@ pub enum Engine {
 }
 
 #[derive(Default)]
-pub struct Setup {
-    pub engine: Engine,
-    pub settings: ApiSettings,
-    pub router: RouterSettings,
+pub(crate) struct Setup {
+    pub(crate) engine: Engine,
+    pub(crate) settings: ApiSettings,
+    pub(crate) router: RouterSettings,
 }
 
-pub struct Server {
-    pub ollama: SocketAddr,
-    pub lmstudio: SocketAddr,
-    pub management: SocketAddr,
-    pub state: Arc<ApiState>,
-    pub router: Router,
-    pub cancel: CancellationToken,
-    pub tracker: TaskTracker,
-    pub home: TempHome,
+pub(crate) struct Server {
+    pub(crate) ollama: SocketAddr,
+    pub(crate) lmstudio: SocketAddr,
+    pub(crate) management: SocketAddr,
+    pub(crate) state: Arc<ApiState>,
+    pub(crate) router: Router,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+    _home: TempHome,
     supervisor: Supervisor,
     registry: Registry,
 }
 
 impl Server {
-    pub async fn plain() -> Self {
+    pub(crate) async fn plain() -> Self {
         Self::start(Setup::default()).await
     }
 
-    pub async fn start(setup: Setup) -> Self {
+    pub(crate) async fn start(setup: Setup) -> Self {
         let home = TempHome::new().unwrap();
         let bus = EventBus::new();
         let (path, env) = match &setup.engine {
@@ -76,10 +76,18 @@ impl Server {
                 let env = env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
                 (Some(testkit::stub_engine_path()), env.collect())
             }
-            Engine::Real => (Some(testkit::real_engine_path().expect("cargo xtask test provides llama-server")), BTreeMap::new()),
+            Engine::Real => (
+                Some(testkit::real_engine_path().expect("cargo xtask test provides llama-server")),
+                BTreeMap::new(),
+            ),
         };
-        let engines =
-            Engines::new(EngineSettings { path, args: Vec::new(), env, cache_dir: home.cache(), data_dir: home.data() });
+        let engines = Engines::new(EngineSettings {
+            path,
+            args: Vec::new(),
+            env,
+            cache_dir: home.cache(),
+            data_dir: home.data(),
+        });
         let supervisor = Supervisor::start(SupervisorSettings {
             state_dir: home.path().join("run"),
             log_dir: home.data().join("logs"),
@@ -114,18 +122,35 @@ impl Server {
             hardware,
             settings: setup.settings,
             listeners: Arc::clone(&listeners),
-            config_status: Arc::new(|| ConfigView { path: "config.json".into(), ok: true, error: None }),
+            config_status: Arc::new(|| ConfigView {
+                path: "config.json".into(),
+                ok: true,
+                error: None,
+            }),
         });
         let tracker = TaskTracker::new();
         let cancel = CancellationToken::new();
         let mut addresses = Vec::new();
         for flavour in [Flavour::Ollama, Flavour::LmStudio, Flavour::Management] {
-            let bound = bind(&ListenerSettings { host: "127.0.0.1".into(), port: 0 }).await.unwrap();
+            let bound = bind(&ListenerSettings {
+                host: "127.0.0.1".into(),
+                port: 0,
+            })
+            .await
+            .unwrap();
             addresses.push(bound.address());
             serve(bound, Arc::clone(&state), flavour, tracker.clone(), cancel.clone());
         }
-        let view = |at: usize| ListenerView { enabled: true, address: Some(addresses[at]), problem: None };
-        listeners.store(Arc::new(ListenersView { ollama: view(0), lmstudio: view(1), management: view(2) }));
+        let view = |at: usize| ListenerView {
+            enabled: true,
+            address: Some(addresses[at]),
+            problem: None,
+        };
+        listeners.store(Arc::new(ListenersView {
+            ollama: view(0),
+            lmstudio: view(1),
+            management: view(2),
+        }));
         Self {
             ollama: addresses[0],
             lmstudio: addresses[1],
@@ -134,14 +159,14 @@ impl Server {
             router,
             cancel,
             tracker,
-            home,
+            _home: home,
             supervisor,
             registry,
         }
     }
 
     /// Ends everything as the app does, and waits for it: nothing may hang.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.tracker.close();
         patiently("draining", self.tracker.wait()).await;
@@ -151,52 +176,56 @@ impl Server {
     }
 }
 
-pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not end"))
+pub(crate) async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not end"))
 }
 
 /// Sends bytes and reads until the server closes.
-pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
+pub(crate) async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     read_all(stream).await
 }
 
 /// Reads until the server closes (a reset counts as an end).
-pub async fn read_all(mut stream: TcpStream) -> String {
+pub(crate) async fn read_all(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = patiently("the server's close", stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Status codes of the answers in raw bytes, in order.
-pub fn statuses(raw: &str) -> Vec<u16> {
-    raw.match_indices("HTTP/1.1 ").filter_map(|(at, _)| raw.get(at + 9..at + 12)?.parse().ok()).collect()
+pub(crate) fn statuses(raw: &str) -> Vec<u16> {
+    raw.match_indices("HTTP/1.1 ")
+        .filter_map(|(at, _)| raw.get(at + 9..at + 12)?.parse().ok())
+        .collect()
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
 /// Starts a request on a connection of its own and returns the answer's head with its body still open.
-pub async fn open(
+pub(crate) async fn open(
     to: SocketAddr,
     method: &str,
     path: &str,
@@ -204,7 +233,9 @@ pub async fn open(
     body: impl Into<Bytes>,
 ) -> http::Response<Incoming> {
     let stream = TcpStream::connect(to).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     drive(connection);
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -213,7 +244,12 @@ pub async fn open(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    patiently("an answer", sender.send_request(request.body(Full::new(body.into())).unwrap())).await.unwrap()
+    patiently(
+        "an answer",
+        sender.send_request(request.body(Full::new(body.into())).unwrap()),
+    )
+    .await
+    .unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "ends with the test's connection")]
@@ -222,22 +258,39 @@ fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
 }
 
 /// One request on a connection of its own.
-pub async fn call(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+pub(crate) async fn call(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Reply {
     let (parts, body) = open(to, method, path, headers, body).await.into_parts();
     let body = patiently("an answer's end", body.collect()).await.unwrap().to_bytes();
-    Reply { status: parts.status, headers: parts.headers, body }
+    Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    }
 }
 
-pub async fn get(to: SocketAddr, path: &str) -> Reply {
+pub(crate) async fn get(to: SocketAddr, path: &str) -> Reply {
     call(to, "GET", path, &[], "").await
 }
 
-pub async fn post(to: SocketAddr, path: &str, body: &serde_json::Value) -> Reply {
-    call(to, "POST", path, &[("content-type", "application/json")], body.to_string()).await
+pub(crate) async fn post(to: SocketAddr, path: &str, body: &serde_json::Value) -> Reply {
+    call(
+        to,
+        "POST",
+        path,
+        &[("content-type", "application/json")],
+        body.to_string(),
+    )
+    .await
 }
 
 /// The rest of an answer's body, errors included: what a client saw until the connection ended.
-pub async fn drain(mut body: Incoming) -> Vec<u8> {
+pub(crate) async fn drain(mut body: Incoming) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(Ok(frame)) = patiently("a frame", body.frame()).await {
         if let Ok(data) = frame.into_data() {
@@ -248,7 +301,7 @@ pub async fn drain(mut body: Incoming) -> Vec<u8> {
 }
 
 /// Waits until something is so.
-pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
     patiently(what, async {
         while !so() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -258,22 +311,36 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 /// Lines of an Ollama stream; every line must be JSON and end in a line feed, none may be blank.
-pub fn lines(body: &[u8]) -> Vec<serde_json::Value> {
+pub(crate) fn lines(body: &[u8]) -> Vec<serde_json::Value> {
     assert!(body.ends_with(b"\n"), "{}", String::from_utf8_lossy(body));
-    body[..body.len() - 1].split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect()
+    body[..body.len() - 1]
+        .split(|byte| *byte == b'\n')
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
 }
 
 /// A server with the stub engine, which records what it is asked.
-pub async fn with_stub(env: &[(&'static str, &str)]) -> (Server, PathBuf) {
+pub(crate) async fn with_stub(env: &[(&'static str, &str)]) -> (Server, PathBuf) {
     let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     let path = file.to_path_buf();
     drop(file);
     let mut env: Vec<(&'static str, String)> = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     env.push(("STUB_RECORD", path.to_string_lossy().into_owned()));
-    (Server::start(Setup { engine: Engine::Stub(env), ..Setup::default() }).await, path)
+    (
+        Server::start(Setup {
+            engine: Engine::Stub(env),
+            ..Setup::default()
+        })
+        .await,
+        path,
+    )
 }
 
 /// A server with llama-server.
-pub async fn with_engine() -> Server {
-    Server::start(Setup { engine: Engine::Real, ..Setup::default() }).await
+pub(crate) async fn with_engine() -> Server {
+    Server::start(Setup {
+        engine: Engine::Real,
+        ..Setup::default()
+    })
+    .await
 }

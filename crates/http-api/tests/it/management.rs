@@ -9,26 +9,51 @@ use crate::harness::{call, drain, get, open, patiently, post, until, with_engine
 async fn a_model_from_start_to_stop() {
     let server = with_engine().await;
     let status = get(server.ollama, "/v1/models/tiny-chat/status").await.json();
-    assert_eq!((&status["id"], &status["status"], &status["port"], &status["uptime"]), (&json!("tiny-chat"), &json!("unloaded"), &json!(null), &json!(0)));
+    assert_eq!(
+        (&status["id"], &status["status"], &status["port"], &status["uptime"]),
+        (&json!("tiny-chat"), &json!("unloaded"), &json!(null), &json!(0))
+    );
     let info = get(server.lmstudio, "/v1/models/tiny-chat/info").await.json();
-    assert_eq!((&info["format"], &info["architecture"], &info["context_length"]), (&json!("GGUF"), &json!("llama"), &json!(4096)));
+    assert_eq!(
+        (&info["format"], &info["architecture"], &info["context_length"]),
+        (&json!("GGUF"), &json!("llama"), &json!(4096))
+    );
     let started = post(server.management, "/v1/models/tiny-chat/start", &json!({"wait": true})).await;
-    assert_eq!((started.status.as_u16(), &started.json()["success"]), (200, &json!(true)), "{}", started.text());
+    assert_eq!(
+        (started.status.as_u16(), &started.json()["success"]),
+        (200, &json!(true)),
+        "{}",
+        started.text()
+    );
     let status = get(server.ollama, "/v1/models/tiny-chat/status").await.json();
     assert_eq!(status["status"], "loaded");
     assert!(status["port"].as_u64().is_some());
-    let again = post(server.management, "/v1/models/tiny-chat/start", &json!({})).await.json();
+    let again = post(server.management, "/v1/models/tiny-chat/start", &json!({}))
+        .await
+        .json();
     assert_eq!(again["status"], "loaded");
     let logs = get(server.management, "/v1/models/tiny-chat/logs?lines=50").await;
     assert!(logs.status == 200 && logs.text().lines().count() > 3, "{}", logs.text());
-    assert_eq!(get(server.management, "/v1/models/tiny-chat/logs?lines=x").await.status, 400);
+    assert_eq!(
+        get(server.management, "/v1/models/tiny-chat/logs?lines=x").await.status,
+        400
+    );
     for _ in 0..2 {
         let stopped = call(server.management, "POST", "/v1/models/tiny-chat/stop", &[], "").await;
-        assert_eq!((stopped.status.as_u16(), stopped.json()), (200, json!({"success": true, "status": "stopped"})));
+        assert_eq!(
+            (stopped.status.as_u16(), stopped.json()),
+            (200, json!({"success": true, "status": "stopped"}))
+        );
     }
-    assert_eq!(get(server.ollama, "/v1/models/tiny-chat/status").await.json()["status"], "unloaded");
+    assert_eq!(
+        get(server.ollama, "/v1/models/tiny-chat/status").await.json()["status"],
+        "unloaded"
+    );
     let unknown = post(server.management, "/v1/models/a/b/start", &json!({})).await;
-    assert_eq!((unknown.status.as_u16(), &unknown.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert_eq!(
+        (unknown.status.as_u16(), &unknown.json()["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
     server.stop().await;
 }
 
@@ -37,18 +62,38 @@ async fn the_server_about_itself() {
     let server = with_engine().await;
     for port in [server.ollama, server.lmstudio, server.management] {
         let health = get(port, "/health").await;
-        assert_eq!((health.status.as_u16(), &health.json()["status"]), (200, &json!("healthy")));
-        assert_eq!(call(port, "GET", "/health", &[("accept", "text/plain")], "").await.text(), "OK");
+        assert_eq!(
+            (health.status.as_u16(), &health.json()["status"]),
+            (200, &json!("healthy"))
+        );
+        assert_eq!(
+            call(port, "GET", "/health", &[("accept", "text/plain")], "")
+                .await
+                .text(),
+            "OK"
+        );
         let system = get(port, "/v1/system/status").await.json();
-        assert_eq!((&system["status"], &system["models"]["total"]), (&json!("running"), &json!(3)), "{system}");
+        assert_eq!(
+            (&system["status"], &system["models"]["total"]),
+            (&json!("running"), &json!(3)),
+            "{system}"
+        );
         assert_eq!(system["proxies"]["ollama"]["port"], server.ollama.port());
         let info = get(port, "/v1/server/info").await.json();
-        assert!(info["features"].as_array().unwrap().contains(&json!("embeddings")), "{info}");
+        assert!(
+            info["features"].as_array().unwrap().contains(&json!("embeddings")),
+            "{info}"
+        );
         assert!(info["runtime_info"]["llama_server"].as_str().is_some(), "{info}");
     }
     let state = get(server.management, "/v1/state").await.json();
     assert_eq!(state["engine"]["available"], true, "{state}");
-    let keys: Vec<&str> = state["models"].as_array().unwrap().iter().map(|model| model["key"].as_str().unwrap()).collect();
+    let keys: Vec<&str> = state["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["key"].as_str().unwrap())
+        .collect();
     assert_eq!(keys, ["tiny-chat", "tiny-embed", "tiny-rerank"]);
     server.stop().await;
 }
@@ -58,14 +103,25 @@ async fn changes_come_as_events() {
     let (server, _record) = with_stub(&[]).await;
     let mut events = open(server.management, "GET", "/v1/events", &[], "").await.into_body();
     let next = async |body: &mut hyper::body::Incoming| {
-        let frame = patiently("an event", body.frame()).await.unwrap().unwrap().into_data().unwrap();
+        let frame = patiently("an event", body.frame())
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap();
         String::from_utf8(frame.to_vec()).unwrap()
     };
     let first = next(&mut events).await;
     assert!(first.contains("event: state\n") && first.ends_with("\n\n"), "{first}");
-    let data: Value = serde_json::from_str(first.lines().find_map(|line| line.strip_prefix("data: ")).unwrap()).unwrap();
+    let data: Value =
+        serde_json::from_str(first.lines().find_map(|line| line.strip_prefix("data: ")).unwrap()).unwrap();
     assert_eq!(data["models"].as_array().unwrap().len(), 3);
-    assert_eq!(post(server.management, "/v1/models/tiny-chat/start", &json!({"wait": true})).await.status, 200);
+    assert_eq!(
+        post(server.management, "/v1/models/tiny-chat/start", &json!({"wait": true}))
+            .await
+            .status,
+        200
+    );
     let mut seen = String::new();
     while !seen.contains("\"state\":\"ready\"") {
         seen += &next(&mut events).await;
@@ -81,9 +137,27 @@ async fn changes_come_as_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_log_grows() {
     let (server, _record) = with_stub(&[]).await;
-    let mut log = open(server.management, "GET", "/v1/models/tiny-chat/logs?follow=true", &[], "").await.into_body();
-    assert_eq!(post(server.management, "/v1/models/tiny-chat/start", &json!({"wait": true})).await.status, 200);
-    let line = patiently("a log line", log.frame()).await.unwrap().unwrap().into_data().unwrap();
+    let mut log = open(
+        server.management,
+        "GET",
+        "/v1/models/tiny-chat/logs?follow=true",
+        &[],
+        "",
+    )
+    .await
+    .into_body();
+    assert_eq!(
+        post(server.management, "/v1/models/tiny-chat/start", &json!({"wait": true}))
+            .await
+            .status,
+        200
+    );
+    let line = patiently("a log line", log.frame())
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
     assert!(line.ends_with(b"\n"));
     drop(log);
     server.stop().await;
@@ -98,7 +172,11 @@ async fn running_requests_are_shown_with_their_ids() {
     let id = stream.headers()["x-request-id"].to_str().unwrap().to_owned();
     let state = get(server.management, "/v1/state").await.json();
     let request = &state["requests"][0];
-    assert_eq!((&request["model"], &request["operation"], &request["client"]), (&json!("tiny-chat"), &json!("openai chat"), &json!("my-app/1.0")), "{state}");
+    assert_eq!(
+        (&request["model"], &request["operation"], &request["client"]),
+        (&json!("tiny-chat"), &json!("openai chat"), &json!("my-app/1.0")),
+        "{state}"
+    );
     assert_eq!(format!("{:016x}", request["id"].as_u64().unwrap()), id);
     drop(stream);
     until("the request to end", || server.router.active_requests().is_empty()).await;

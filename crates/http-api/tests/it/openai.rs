@@ -12,15 +12,33 @@ fn chat(text: &str, stream: bool) -> Value {
 async fn chat_whole_and_streamed_on_every_port() {
     let server = with_engine().await;
     for port in [server.ollama, server.lmstudio, server.management] {
-        let whole = post(port, "/v1/chat/completions", &chat("What is the capital of France?", false)).await;
+        let whole = post(
+            port,
+            "/v1/chat/completions",
+            &chat("What is the capital of France?", false),
+        )
+        .await;
         assert_eq!(whole.status, 200, "{}", whole.text());
         assert_eq!(whole.json()["choices"][0]["message"]["content"], "Paris.");
-        assert!(whole.header("content-length").parse::<usize>().is_ok(), "{:?}", whole.headers);
-        let streamed = post(port, "/v1/chat/completions", &chat("What is the capital of France?", true)).await;
+        assert!(
+            whole.header("content-length").parse::<usize>().is_ok(),
+            "{:?}",
+            whole.headers
+        );
+        let streamed = post(
+            port,
+            "/v1/chat/completions",
+            &chat("What is the capital of France?", true),
+        )
+        .await;
         assert_eq!(streamed.header("content-type"), "text/event-stream; charset=utf-8");
         assert_eq!(streamed.header("cache-control"), "no-cache");
         assert_eq!(streamed.header("x-accel-buffering"), "no");
-        assert_eq!(streamed.header("access-control-allow-origin"), "", "the engine's own CORS fields are gone");
+        assert_eq!(
+            streamed.header("access-control-allow-origin"),
+            "",
+            "the engine's own CORS fields are gone"
+        );
         let events = testkit::sse_events(&streamed.body);
         assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
         assert_eq!(text_of(&events), "Paris.");
@@ -30,7 +48,7 @@ async fn chat_whole_and_streamed_on_every_port() {
 }
 
 /// The answer text of a chat stream.
-pub fn text_of(events: &[String]) -> String {
+fn text_of(events: &[String]) -> String {
     events
         .iter()
         .filter_map(|event| serde_json::from_str::<Value>(event).ok())
@@ -47,9 +65,23 @@ async fn tools_reasoning_and_schema_pass_through() {
     asked["tools"] = tools;
     let answer = post(server.ollama, "/v1/chat/completions", &asked).await.json();
     assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
-    assert_eq!(answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "get_weather");
-    let thought = post(server.ollama, "/v1/chat/completions", &chat("Think: what is 3 times 4?", false)).await.json();
-    assert_eq!(thought["choices"][0]["message"]["reasoning_content"].as_str().map(str::trim), Some("3 times 4 is 12."));
+    assert_eq!(
+        answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"],
+        "get_weather"
+    );
+    let thought = post(
+        server.ollama,
+        "/v1/chat/completions",
+        &chat("Think: what is 3 times 4?", false),
+    )
+    .await
+    .json();
+    assert_eq!(
+        thought["choices"][0]["message"]["reasoning_content"]
+            .as_str()
+            .map(str::trim),
+        Some("3 times 4 is 12.")
+    );
     let mut shaped = chat("Give me the capital of France as JSON.", false);
     shaped["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object",
         "properties": {"country": {"type": "string"}, "capital": {"type": "string"}}, "required": ["country", "capital"]}}});
@@ -66,7 +98,12 @@ async fn completions_embeddings_and_rerank() {
     let completed = post(server.ollama, "/v1/completions", &raw).await;
     assert_eq!(completed.status, 200, "{}", completed.text());
     assert!(!completed.json()["choices"][0]["text"].as_str().unwrap().is_empty());
-    let embedded = post(server.ollama, "/v1/embeddings", &json!({"model": "tiny-embed", "input": ["a cat", "a dog"]})).await;
+    let embedded = post(
+        server.ollama,
+        "/v1/embeddings",
+        &json!({"model": "tiny-embed", "input": ["a cat", "a dog"]}),
+    )
+    .await;
     assert_eq!(embedded.status, 200, "{}", embedded.text());
     assert_eq!(embedded.json()["data"].as_array().unwrap().len(), 2);
     assert_eq!(embedded.json()["data"][0]["embedding"].as_array().unwrap().len(), 128);
@@ -76,9 +113,18 @@ async fn completions_embeddings_and_rerank() {
         let ranked = post(server.lmstudio, path, &question).await;
         assert_eq!(ranked.status, 200, "{}", ranked.text());
         for list in ["results", "data"] {
-            let best = ranked.json()[list].as_array().unwrap().iter().max_by(|a, b| {
-                a["relevance_score"].as_f64().partial_cmp(&b["relevance_score"].as_f64()).unwrap()
-            }).unwrap()["index"].clone();
+            let best = ranked.json()[list]
+                .as_array()
+                .unwrap()
+                .iter()
+                .max_by(|a, b| {
+                    a["relevance_score"]
+                        .as_f64()
+                        .partial_cmp(&b["relevance_score"].as_f64())
+                        .unwrap()
+                })
+                .unwrap()["index"]
+                .clone();
             assert_eq!(best, 1, "{path} {list}");
         }
     }
@@ -91,18 +137,29 @@ async fn model_lists_and_names() {
     for port in [server.ollama, server.lmstudio, server.management] {
         let list = get(port, "/v1/models").await.json();
         assert_eq!(list["object"], "list");
-        let ids: Vec<&str> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+        let ids: Vec<&str> = list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|model| model["id"].as_str().unwrap())
+            .collect();
         // LM Studio's lists know generating and embedding models only (contract 11.1).
         assert_eq!(ids.len(), if port == server.lmstudio { 2 } else { 3 }, "{ids:?}");
         for id in ids {
-            for path in [format!("/v1/models/{id}"), format!("/v1/models/{}", id.replace(':', "%3A"))] {
+            for path in [
+                format!("/v1/models/{id}"),
+                format!("/v1/models/{}", id.replace(':', "%3A")),
+            ] {
                 let one = get(port, &path).await;
                 assert_eq!((one.status.as_u16(), &one.json()["id"]), (200, &json!(id)), "{path}");
             }
         }
     }
     let missing = get(server.ollama, "/v1/models/no/such:model").await;
-    assert_eq!((missing.status.as_u16(), &missing.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert_eq!(
+        (missing.status.as_u16(), &missing.json()["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
     server.stop().await;
 }
 
@@ -110,12 +167,42 @@ async fn model_lists_and_names() {
 async fn refused_before_any_engine_starts() {
     let server = with_engine().await;
     for (path, body, status, code) in [
-        ("/v1/chat/completions", json!({"messages": []}), 400, "missing_required_parameter"),
-        ("/v1/chat/completions", json!({"model": "nope", "messages": [{"role": "user", "content": "x"}]}), 404, "model_not_found"),
-        ("/v1/chat/completions", json!({"model": "tiny-embed", "messages": [{"role": "user", "content": "x"}]}), 400, ""),
-        ("/v1/rerank", json!({"model": "tiny-chat", "query": "x", "documents": ["y"]}), 400, ""),
-        ("/v1/chat/completions", json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": "yes"}), 400, "invalid_type"),
-        ("/v1/chat/completions", json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "ttl": 0}), 400, "invalid_value"),
+        (
+            "/v1/chat/completions",
+            json!({"messages": []}),
+            400,
+            "missing_required_parameter",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "nope", "messages": [{"role": "user", "content": "x"}]}),
+            404,
+            "model_not_found",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "tiny-embed", "messages": [{"role": "user", "content": "x"}]}),
+            400,
+            "",
+        ),
+        (
+            "/v1/rerank",
+            json!({"model": "tiny-chat", "query": "x", "documents": ["y"]}),
+            400,
+            "",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": "yes"}),
+            400,
+            "invalid_type",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "ttl": 0}),
+            400,
+            "invalid_value",
+        ),
     ] {
         let reply = post(server.ollama, path, &body).await;
         assert_eq!(reply.status.as_u16(), status, "{body}: {}", reply.text());
@@ -136,7 +223,12 @@ async fn a_prompt_that_does_not_fit_is_a_400_even_streamed() {
     for stream in [false, true] {
         let reply = post(server.ollama, "/v1/chat/completions", &chat(&long, stream)).await;
         assert_eq!(reply.status, 400, "{}", reply.text());
-        assert_eq!(reply.json()["error"]["code"], "context_length_exceeded", "{}", reply.text());
+        assert_eq!(
+            reply.json()["error"]["code"],
+            "context_length_exceeded",
+            "{}",
+            reply.text()
+        );
     }
     server.stop().await;
 }
@@ -147,7 +239,16 @@ async fn two_hundred_parallel_first_requests_start_one_process() {
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..200 {
         let port = if n % 2 == 0 { server.ollama } else { server.lmstudio };
-        tasks.spawn(async move { call(port, "POST", "/v1/chat/completions", &[], chat("ping", n % 3 == 0).to_string()).await });
+        tasks.spawn(async move {
+            call(
+                port,
+                "POST",
+                "/v1/chat/completions",
+                &[],
+                chat("ping", n % 3 == 0).to_string(),
+            )
+            .await
+        });
     }
     while let Some(reply) = tasks.join_next().await {
         let reply = reply.unwrap();

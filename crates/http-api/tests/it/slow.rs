@@ -9,15 +9,20 @@ use tokio::net::TcpStream;
 use crate::harness::{Server, Setup, get, raw, read_all, statuses};
 
 fn impatient() -> Setup {
-    let mut settings = ApiSettings::default();
-    settings.connections = ConnectionLimits {
+    let connections = ConnectionLimits {
         head_timeout: Duration::from_millis(300),
         idle_timeout: Duration::from_millis(600),
         body_grace: Duration::from_millis(300),
         body_min_rate: 1 << 20,
         ..ConnectionLimits::default()
     };
-    Setup { settings, ..Setup::default() }
+    Setup {
+        settings: ApiSettings {
+            connections,
+            ..ApiSettings::default()
+        },
+        ..Setup::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +54,11 @@ async fn an_idle_connection_is_closed_after_its_time_and_not_before() {
     let started = Instant::now();
     let answer = raw(server.ollama, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(statuses(&answer), [200]);
-    assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        started.elapsed()
+    );
     server.stop().await;
 }
 
@@ -61,15 +70,27 @@ async fn connections_beyond_the_cap_are_told_so() {
     let mut open = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.ollama).await.unwrap();
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         let mut byte = [0];
-        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte)
+            .await
+            .unwrap();
         open.push(stream);
     }
     assert_eq!(statuses(&raw(server.ollama, b"").await), [503]);
     drop(open);
     // The places come back; how fast is the runtime's business.
-    while statuses(&raw(server.ollama, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await) != [200] {
+    while statuses(
+        &raw(
+            server.ollama,
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        )
+        .await,
+    ) != [200]
+    {
         tokio::task::yield_now().await;
     }
     server.stop().await;

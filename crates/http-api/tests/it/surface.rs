@@ -1,6 +1,6 @@
 //! Routes, methods, origins and bodies as a client meets them, without an engine.
 
-use http_api::{Class, ListenerRules, Limits, ROUTES, Verb};
+use http_api::{Class, Limits, ListenerRules, ROUTES, Verb};
 use serde_json::json;
 
 use crate::harness::{Server, Setup, call, get, post, raw, statuses};
@@ -9,10 +9,16 @@ use crate::harness::{Server, Setup, call, get, post, raw, statuses};
 async fn roots_say_what_runs() {
     let server = Server::plain().await;
     let ollama = call(server.ollama, "GET", "/", &[("accept", "text/html")], "").await;
-    assert_eq!((ollama.status.as_u16(), ollama.text()), (200, "Ollama is running".into()));
+    assert_eq!(
+        (ollama.status.as_u16(), ollama.text()),
+        (200, "Ollama is running".into())
+    );
     assert_eq!(ollama.header("content-type"), "text/plain; charset=utf-8");
     let head = call(server.ollama, "HEAD", "/", &[], "").await;
-    assert_eq!((head.status.as_u16(), head.body.len(), head.header("content-length")), (200, 0, "17"));
+    assert_eq!(
+        (head.status.as_u16(), head.body.len(), head.header("content-length")),
+        (200, 0, "17")
+    );
     for port in [server.lmstudio, server.management] {
         assert_eq!(get(port, "/").await.text(), "LlamaRunner is running");
         let browser = call(port, "GET", "/", &[("accept", "text/html,application/xhtml+xml")], "").await;
@@ -27,21 +33,97 @@ async fn unknown_paths_and_methods_in_each_listeners_words() {
     let table: [(_, &str, &str, u16, &str, &str); 12] = [
         (server.ollama, "GET", "/nothing", 404, "404 page not found", ""),
         (server.ollama, "GET", "/api/nothing", 404, "404 page not found", ""),
-        (server.ollama, "GET", "/api/chat", 405, "405 method not allowed", "POST, OPTIONS"),
-        (server.ollama, "DELETE", "/api/tags", 405, "405 method not allowed", "GET, HEAD, OPTIONS"),
-        (server.ollama, "PUT", "/v1/models/a/b/start", 405, "405 method not allowed", "POST, OPTIONS"),
-        (server.lmstudio, "GET", "/foo?x=1", 404, r#"{"error":"Unexpected endpoint or method. (GET /foo?x=1)"}"#, ""),
-        (server.lmstudio, "GET", "/v1/chat/completions", 405, r#"{"error":"Unexpected endpoint or method. (GET /v1/chat/completions)"}"#, "POST, OPTIONS"),
-        (server.management, "GET", "/api/v0/nothing", 404, r#"{"error":"Unexpected endpoint or method. (GET /api/v0/nothing)"}"#, ""),
-        (server.management, "GET", "/api/nothing", 404, "{\"error\":\"There is no /api/nothing here", ""),
-        (server.management, "GET", "/v1/nothing", 404, "There is no /v1/nothing here", ""),
-        (server.management, "POST", "/v1/models", 405, "/v1/models does not answer POST", "GET, HEAD, OPTIONS"),
-        (server.management, "TRACE", "/health", 405, "does not answer TRACE", "GET, HEAD, OPTIONS"),
+        (
+            server.ollama,
+            "GET",
+            "/api/chat",
+            405,
+            "405 method not allowed",
+            "POST, OPTIONS",
+        ),
+        (
+            server.ollama,
+            "DELETE",
+            "/api/tags",
+            405,
+            "405 method not allowed",
+            "GET, HEAD, OPTIONS",
+        ),
+        (
+            server.ollama,
+            "PUT",
+            "/v1/models/a/b/start",
+            405,
+            "405 method not allowed",
+            "POST, OPTIONS",
+        ),
+        (
+            server.lmstudio,
+            "GET",
+            "/foo?x=1",
+            404,
+            r#"{"error":"Unexpected endpoint or method. (GET /foo?x=1)"}"#,
+            "",
+        ),
+        (
+            server.lmstudio,
+            "GET",
+            "/v1/chat/completions",
+            405,
+            r#"{"error":"Unexpected endpoint or method. (GET /v1/chat/completions)"}"#,
+            "POST, OPTIONS",
+        ),
+        (
+            server.management,
+            "GET",
+            "/api/v0/nothing",
+            404,
+            r#"{"error":"Unexpected endpoint or method. (GET /api/v0/nothing)"}"#,
+            "",
+        ),
+        (
+            server.management,
+            "GET",
+            "/api/nothing",
+            404,
+            "{\"error\":\"There is no /api/nothing here",
+            "",
+        ),
+        (
+            server.management,
+            "GET",
+            "/v1/nothing",
+            404,
+            "There is no /v1/nothing here",
+            "",
+        ),
+        (
+            server.management,
+            "POST",
+            "/v1/models",
+            405,
+            "/v1/models does not answer POST",
+            "GET, HEAD, OPTIONS",
+        ),
+        (
+            server.management,
+            "TRACE",
+            "/health",
+            405,
+            "does not answer TRACE",
+            "GET, HEAD, OPTIONS",
+        ),
     ];
     for (port, method, path, status, body, allow) in table {
         let reply = call(port, method, path, &[], "").await;
         assert_eq!(reply.status.as_u16(), status, "{method} {path}");
-        assert!(reply.text().starts_with(body) || (body.starts_with("There") || body.starts_with('/') || body.starts_with("does")) && reply.text().contains(body), "{method} {path}: {}", reply.text());
+        assert!(
+            reply.text().starts_with(body)
+                || (body.starts_with("There") || body.starts_with('/') || body.starts_with("does"))
+                    && reply.text().contains(body),
+            "{method} {path}: {}",
+            reply.text()
+        );
         assert_eq!(reply.header("allow"), allow, "{method} {path}");
     }
     let text = get(server.ollama, "/nothing").await;
@@ -70,7 +152,11 @@ async fn trailing_slashes() {
         ("GET", "//api/tags", 404, ""),
     ] {
         let reply = call(server.ollama, method, path, &[], "").await;
-        assert_eq!((reply.status.as_u16(), reply.header("location")), (status, location), "{method} {path}");
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("location")),
+            (status, location),
+            "{method} {path}"
+        );
     }
     server.stop().await;
 }
@@ -86,17 +172,28 @@ async fn options_head_and_origins_on_every_route() {
         for port in [server.ollama, server.lmstudio, server.management] {
             let options = call(port, "OPTIONS", &path, &[], "").await;
             assert_eq!(options.status, 204, "{path}");
-            assert!(options.header("allow").contains(verb.as_str()), "{path}: {}", options.header("allow"));
+            assert!(
+                options.header("allow").contains(verb.as_str()),
+                "{path}: {}",
+                options.header("allow")
+            );
             assert_eq!(options.header("access-control-allow-origin"), "");
             let open = matches!(route.class, Class::Inference | Class::Public);
-            for (origin, allowed) in
-                [(gui.as_str(), true), ("http://localhost:3000", open), ("https://evil.example", false), ("null", false)]
-            {
+            for (origin, allowed) in [
+                (gui.as_str(), true),
+                ("http://localhost:3000", open),
+                ("https://evil.example", false),
+                ("null", false),
+            ] {
                 let headers = [("origin", origin), ("access-control-request-method", verb.as_str())];
                 let preflight = call(port, "OPTIONS", &path, &headers, "").await;
                 assert_eq!(preflight.status, if allowed { 204 } else { 403 }, "{path} {origin}");
                 let echoed = if allowed { origin } else { "" };
-                assert_eq!(preflight.header("access-control-allow-origin"), echoed, "{path} {origin}");
+                assert_eq!(
+                    preflight.header("access-control-allow-origin"),
+                    echoed,
+                    "{path} {origin}"
+                );
                 assert_eq!(preflight.header("access-control-allow-credentials"), "");
                 assert_eq!(preflight.header("vary"), "Origin");
             }
@@ -120,9 +217,18 @@ async fn hosts_over_the_wire() {
         let reply = call(server.ollama, "GET", "/api/version", &[("host", host)], "").await;
         assert_eq!(reply.status.as_u16(), status, "{host}");
     }
-    assert_eq!(statuses(&raw(server.ollama, b"GET /api/version HTTP/1.1\r\nConnection: close\r\n\r\n").await), [400]);
     assert_eq!(
-        statuses(&raw(server.ollama, b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n").await),
+        statuses(&raw(server.ollama, b"GET /api/version HTTP/1.1\r\nConnection: close\r\n\r\n").await),
+        [400]
+    );
+    assert_eq!(
+        statuses(
+            &raw(
+                server.ollama,
+                b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            .await
+        ),
         [400]
     );
     server.stop().await;
@@ -131,7 +237,12 @@ async fn hosts_over_the_wire() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_every_answer() {
     let server = Server::plain().await;
-    for (path, given) in [("/health", Some("abc-1.2:3_x")), ("/nothing", Some("abc")), ("/api/version", None), ("/health", Some("bad id"))] {
+    for (path, given) in [
+        ("/health", Some("abc-1.2:3_x")),
+        ("/nothing", Some("abc")),
+        ("/api/version", None),
+        ("/health", Some("bad id")),
+    ] {
         let headers: Vec<(&str, &str)> = given.map(|id| ("x-request-id", id)).into_iter().collect();
         let reply = call(server.ollama, "GET", path, &headers, "").await;
         let id = reply.header("x-request-id");
@@ -151,13 +262,43 @@ async fn hostile_bodies_are_refused_and_the_server_lives() {
     let mut setup = Setup::default();
     setup.settings.max_body = 1 << 20;
     let server = Server::start(setup).await;
-    let deep = format!("{{\"model\":\"tiny-chat\",\"messages\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000));
-    let posts = ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show", "/v1/chat/completions", "/v1/completions",
-        "/v1/embeddings", "/v1/rerank", "/api/v0/chat/completions"];
+    let deep = format!(
+        "{{\"model\":\"tiny-chat\",\"messages\":{}{}}}",
+        "[".repeat(200_000),
+        "]".repeat(200_000)
+    );
+    let posts = [
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/embeddings",
+        "/api/show",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/api/v0/chat/completions",
+    ];
     for path in posts {
-        for body in [deep.as_bytes(), b"", b"{", b"null", b"[]", b"\xff\xfe", b"{\"model\":\"\\ud800\"}", b"{\"model\":1}", b"{\"model\":\"nope\",\"keep_alive\":1e999}"] {
+        for body in [
+            deep.as_bytes(),
+            b"",
+            b"{",
+            b"null",
+            b"[]",
+            b"\xff\xfe",
+            b"{\"model\":\"\\ud800\"}",
+            b"{\"model\":1}",
+            b"{\"model\":\"nope\",\"keep_alive\":1e999}",
+        ] {
             let reply = call(server.ollama, "POST", path, &[], body.to_vec()).await;
-            assert!(reply.status.is_client_error(), "{path} {:?}: {} {}", &body[..body.len().min(40)], reply.status, reply.text());
+            assert!(
+                reply.status.is_client_error(),
+                "{path} {:?}: {} {}",
+                &body[..body.len().min(40)],
+                reply.status,
+                reply.text()
+            );
             assert!(!reply.text().is_empty());
         }
         for encoding in ["gzip", "br", "zstd", "gzip, identity"] {
@@ -166,8 +307,15 @@ async fn hostile_bodies_are_refused_and_the_server_lives() {
         }
         let large = call(server.ollama, "POST", path, &[], vec![b' '; (1 << 20) + 1]).await;
         assert_eq!(large.status, 413, "{path}");
-        let chunked = [b"POST ".to_vec(), path.as_bytes().to_vec(),
-            b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n".to_vec(), vec![b' '; 0x20_0000], b"\r\n0\r\n\r\n".to_vec()].concat();
+        let chunked = [
+            b"POST ".to_vec(),
+            path.as_bytes().to_vec(),
+            b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n"
+                .to_vec(),
+            vec![b' '; 0x20_0000],
+            b"\r\n0\r\n\r\n".to_vec(),
+        ]
+        .concat();
         assert_eq!(statuses(&raw_lossy(server.ollama, &chunked).await), [413], "{path}");
     }
     assert_eq!(get(server.ollama, "/health").await.status, 200);
@@ -188,7 +336,14 @@ async fn raw_lossy(to: std::net::SocketAddr, bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_as_problem_documents_on_request() {
     let server = Server::plain().await;
-    let reply = call(server.management, "GET", "/v1/models/nope/info", &[("accept", "application/problem+json")], "").await;
+    let reply = call(
+        server.management,
+        "GET",
+        "/v1/models/nope/info",
+        &[("accept", "application/problem+json")],
+        "",
+    )
+    .await;
     assert_eq!(reply.status, 404);
     assert_eq!(reply.header("content-type"), "application/problem+json");
     assert_eq!(reply.json()["status"], 404);
@@ -203,24 +358,57 @@ async fn limits_for_clients_of_this_machine_only_when_set() {
     }
     server.stop().await;
     let mut setup = Setup::default();
-    setup.settings.ollama =
-        ListenerRules { local: Limits { per_minute: Some(5), ..Limits::default() }, ..ListenerRules::default() };
+    setup.settings.ollama = ListenerRules {
+        local: Limits {
+            per_minute: Some(5),
+            ..Limits::default()
+        },
+        ..ListenerRules::default()
+    };
     let server = Server::start(setup).await;
     for left in (0..5).rev() {
         let reply = get(server.ollama, "/api/version").await;
-        assert_eq!(reply.header("ratelimit").split(';').nth(1), Some(format!("r={left}").as_str()));
+        assert_eq!(
+            reply.header("ratelimit").split(';').nth(1),
+            Some(format!("r={left}").as_str())
+        );
     }
     let ollama = get(server.ollama, "/api/version").await;
     assert_eq!(ollama.status, 429);
-    assert!(ollama.json()["error"].as_str().unwrap().to_lowercase().contains("rate limit exceeded"), "{}", ollama.text());
+    assert!(
+        ollama.json()["error"]
+            .as_str()
+            .unwrap()
+            .to_lowercase()
+            .contains("rate limit exceeded"),
+        "{}",
+        ollama.text()
+    );
     assert!(ollama.header("retry-after").parse::<u64>().unwrap() >= 1);
     assert_eq!(ollama.header("ratelimit-policy"), "\"default\";q=5;w=60");
     let openai = get(server.ollama, "/v1/models").await;
-    assert_eq!((openai.status.as_u16(), &openai.json()["error"]["code"]), (429, &json!("rate_limit_exceeded")));
+    assert_eq!(
+        (openai.status.as_u16(), &openai.json()["error"]["code"]),
+        (429, &json!("rate_limit_exceeded"))
+    );
     let gui = format!("http://{}", server.management);
-    assert_eq!(call(server.ollama, "GET", "/v1/models", &[("origin", &gui)], "").await.status, 200, "the window is not counted");
-    assert_eq!(get(server.ollama, "/health").await.status, 200, "health answers when inference is limited");
-    assert_eq!(get(server.lmstudio, "/v1/models").await.status, 200, "another listener has its own limits");
+    assert_eq!(
+        call(server.ollama, "GET", "/v1/models", &[("origin", &gui)], "")
+            .await
+            .status,
+        200,
+        "the window is not counted"
+    );
+    assert_eq!(
+        get(server.ollama, "/health").await.status,
+        200,
+        "health answers when inference is limited"
+    );
+    assert_eq!(
+        get(server.lmstudio, "/v1/models").await.status,
+        200,
+        "another listener has its own limits"
+    );
     server.stop().await;
 }
 
@@ -231,18 +419,45 @@ async fn the_window_and_its_policy() {
     assert_eq!(page.status, 200);
     assert!(page.text().contains("<html"), "{}", page.text());
     let policy = page.header("content-security-policy");
-    assert!(policy.starts_with("default-src 'self'") && !policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'self'")
+            && !policy.contains("unsafe")
+            && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
     assert_eq!(page.header("cache-control"), "no-cache");
     let deep = get(server.management, "/ui/models/tiny").await;
-    assert_eq!((deep.status.as_u16(), deep.text()), (200, page.text()), "addresses of the page itself");
+    assert_eq!(
+        (deep.status.as_u16(), deep.text()),
+        (200, page.text()),
+        "addresses of the page itself"
+    );
     assert_eq!(get(server.management, "/ui/assets/missing.js").await.status, 404);
-    for path in ["/ui/../Cargo.toml", "/ui/..%2f..%2fCargo.toml", "/ui/%2e%2e/%2e%2e/etc/passwd", "/ui//etc/passwd"] {
+    for path in [
+        "/ui/../Cargo.toml",
+        "/ui/..%2f..%2fCargo.toml",
+        "/ui/%2e%2e/%2e%2e/etc/passwd",
+        "/ui//etc/passwd",
+    ] {
         let reply = get(server.management, path).await;
-        assert!(!reply.text().contains("[package]") && !reply.text().contains("root:"), "{path}: {}", reply.text());
+        assert!(
+            !reply.text().contains("[package]") && !reply.text().contains("root:"),
+            "{path}: {}",
+            reply.text()
+        );
     }
     let tag = page.header("etag").to_owned();
-    assert_eq!(call(server.management, "GET", "/ui/", &[("if-none-match", &tag)], "").await.status, 304);
-    let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    assert_eq!(
+        call(server.management, "GET", "/ui/", &[("if-none-match", &tag)], "")
+            .await
+            .status,
+        304
+    );
+    let link = [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-dest", "document"),
+    ];
     assert_eq!(call(server.management, "GET", "/ui/", &link, "").await.status, 200);
     assert_eq!(call(server.management, "GET", "/v1/state", &link, "").await.status, 403);
     server.stop().await;
@@ -256,8 +471,40 @@ async fn models_and_state_without_an_engine() {
     assert_eq!(state["engine"]["available"], false);
     assert_eq!(state["listeners"]["ollama"]["address"], server.ollama.to_string());
     let openapi = get(server.management, "/openapi.json").await.json();
-    assert_eq!(openapi["paths"].as_object().unwrap().len(), ROUTES.iter().map(|route| route.path).collect::<std::collections::HashSet<_>>().len());
-    let missing = post(server.ollama, "/v1/chat/completions", &json!({"model": "nope", "messages": [{"role": "user", "content": "x"}]})).await;
-    assert_eq!((missing.status.as_u16(), &missing.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert_eq!(
+        openapi["paths"].as_object().unwrap().len(),
+        ROUTES
+            .iter()
+            .map(|route| route.path)
+            .collect::<std::collections::HashSet<_>>()
+            .len()
+    );
+    let missing = post(
+        server.ollama,
+        "/v1/chat/completions",
+        &json!({"model": "nope", "messages": [{"role": "user", "content": "x"}]}),
+    )
+    .await;
+    assert_eq!(
+        (missing.status.as_u16(), &missing.json()["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_settings_count_from_the_next_request() {
+    let server = Server::plain().await;
+    let page = [("origin", "https://chat.example")];
+    assert_eq!(call(server.ollama, "GET", "/api/tags", &page, "").await.status, 403);
+    let mut settings = (*server.state.settings()).clone();
+    settings.ollama.allowed_origins = vec!["https://chat.example".into()];
+    server.state.apply(settings);
+    let reply = call(server.ollama, "GET", "/api/tags", &page, "").await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("access-control-allow-origin")),
+        (200, "https://chat.example")
+    );
+    assert_eq!(call(server.ollama, "GET", "/v1/state", &page, "").await.status, 403);
     server.stop().await;
 }
