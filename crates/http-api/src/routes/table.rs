@@ -12,7 +12,14 @@ const fn route(
     class: Class,
     summary: &'static str,
 ) -> Route {
-    Route { method, path, dialect, operation, class, summary }
+    Route {
+        method,
+        path,
+        dialect,
+        operation,
+        class,
+        summary,
+    }
 }
 
 /// All routes; every listener has them all, its flavour only breaks ties (management contract 6).
