@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import urllib.request
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from desktop import MODELS, binary, engine_path, until
 from PIL import Image
 
 MODEL = "tiny-chat"
+expect.set_options(timeout=15000)
 
 
 class Server:
@@ -98,8 +100,13 @@ def by(page, test_id):
     return page.get_by_test_id(test_id)
 
 
-def stop_model(page):
-    page.request.post(page.url.split("/ui/")[0] + f"/v1/models/{MODEL}/stop")
+@pytest.fixture(autouse=True)
+def nothing_loaded(request):
+    """Each test finds the shared server as the first one did."""
+    yield
+    if "server" in request.fixturenames:
+        base = request.getfixturevalue("server").ui.replace("/ui/", "")
+        urllib.request.urlopen(urllib.request.Request(f"{base}/v1/models/{MODEL}/stop", b"{}", method="POST"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -133,7 +140,6 @@ def test_pages_in_both_themes(server, browse, pictures, scheme):
     expect(by(page, "answer").locator("pre")).to_contain_text("def")
     expect(by(page, "timing")).to_contain_text("tok/s")
     page.screenshot(path=pictures / f"chat-{scheme}.png")
-    stop_model(page)
 
 
 def test_chat_streams_thinks_and_stops(server, browse):
@@ -170,7 +176,6 @@ def test_chat_streams_thinks_and_stops(server, browse):
     expect(by(page, "answer").last).to_have_attribute("data-status", re.compile("stopped|done"))
     expect(by(page, "message")).to_be_focused()
     until(lambda: page.request.get(server.ui.replace("/ui/", "/v1/state")).json()["requests"] == [], "the engine is free again")
-    stop_model(page)
 
 
 def test_the_five_jobs_by_keyboard(server, browse):
@@ -200,7 +205,6 @@ def test_the_five_jobs_by_keyboard(server, browse):
     page.keyboard.type("ping")
     page.keyboard.press("Enter")
     expect(by(page, "answer")).to_have_attribute("data-status", "done")
-    stop_model(page)
 
 
 def test_filter_and_arrow_keys(server, browse):
@@ -236,7 +240,7 @@ def test_a_failed_start_gives_its_reason(browse, tmp_path, pictures):
         by(page, "nav-chat").click()
         by(page, "message").fill("ping")
         page.keyboard.press("Enter")
-        expect(by(page, "answer")).to_have_attribute("data-status", "failed")
+        expect(by(page, "answer")).to_have_attribute("data-status", "failed", timeout=60000)
         expect(by(page, "answer").get_by_role("button", name="Try again")).to_be_visible()
         page.errors.clear()  # the browser logs the refused request itself
     finally:

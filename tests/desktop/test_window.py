@@ -31,7 +31,7 @@ def test_the_window_shows_state_and_starts_a_model(desktop, pictures):
     until(lambda: "installed" in driver.text(f"model-{MODEL}"), "the window follows the tray")
 
     driver.click("nav-chat")
-    driver.keys("message", "ping\n")
+    driver.keys("message", "ping\ue007")  # Enter
     until(lambda: "pong" in driver.text("answer"), "the model's answer", 30)
     driver.picture(pictures / "window-chat.png")
 

@@ -85,8 +85,8 @@ impl Open {
 pub(crate) fn open(address: SocketAddr, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Open> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let body = body.map(|b| b.to_string()).unwrap_or_default();
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    let body = body.map(ToString::to_string).unwrap_or_default();
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",

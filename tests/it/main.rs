@@ -3,6 +3,7 @@
 //! One module per promise. Every server has its own home folder and free ports, so tests run side by side.
 
 #![expect(clippy::print_stderr, reason = "a failing test shows the server's log")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
 mod architecture;
 mod client;
