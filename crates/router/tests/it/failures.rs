@@ -6,6 +6,8 @@ use domain::{ErrorKind, ModelState};
 use router::RouterSettings;
 use serde_json::json;
 
+use testkit::Recorded;
+
 use crate::rig::{Rig, chat, drain, send, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,5 +209,31 @@ async fn an_engine_killed_from_outside_is_noticed() {
     })
     .await;
     assert!(rig.view(&model).is_none());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_of_memory_is_tried_twice_with_less_and_then_told() {
+    let rig = Rig::new(RouterSettings::default());
+    let faults = [
+        ("STUB_DIE_LOADING", "exit:1"),
+        ("STUB_DIE_MESSAGE", "cudaMalloc failed: out of memory"),
+    ];
+    let mut model = (*rig.model("a", &faults)).clone();
+    model.launch.context = Some(8192);
+    let error = rig.lease(&model.shared()).await.map(drop).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::EngineFailed);
+    let contexts: Vec<u32> = rig
+        .record("a")
+        .iter()
+        .filter_map(|record| match record {
+            Recorded::Start { argv, .. } => argv
+                .iter()
+                .position(|a| a == "-c")
+                .map(|at| argv[at + 1].parse().unwrap()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(contexts, [8192, 4096, 2048]);
     rig.end().await;
 }

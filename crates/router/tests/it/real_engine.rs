@@ -90,6 +90,14 @@ async fn embeddings_have_their_own_mode_and_swaps_wait_for_the_running_stream() 
     let answer = answer.into_body().collect_json(1 << 20).await.unwrap();
     assert!(answer["data"][0]["embedding"].as_array().unwrap().len() > 8);
     drop(lease);
+    // The swap itself, beyond the engine's own load.
+    let lease = rig.lease(&chat).await.unwrap();
+    println!(
+        "swap: {:?} beyond the load of {:?}",
+        lease.waited().saturating_sub(lease.load_time()),
+        lease.load_time()
+    );
+    drop(lease);
     rig.end().await;
 }
 

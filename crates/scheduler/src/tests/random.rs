@@ -31,6 +31,8 @@ enum Step {
         force: bool,
     },
     Wait(u64),
+    /// A configuration reload in the middle of everything.
+    Places(usize),
     /// Events about things that do not exist.
     Nonsense(u64),
 }
@@ -48,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::StopDone),
         1 => (model, any::<bool>()).prop_map(|(model, force)| Step::Unload { model, force }),
         4 => (1..4000u64).prop_map(Step::Wait),
+        1 => (1..4usize).prop_map(Step::Places),
         1 => (0..200u64).prop_map(Step::Nonsense),
     ]
 }
@@ -65,6 +68,7 @@ struct World {
     desk: Desk,
     places: usize,
     max_wait: Duration,
+    jit_auto_evict: bool,
     processes: BTreeMap<u64, Process>,
     /// Waiting callers: model, and since when not counting loading.
     waiting: BTreeMap<u64, (String, Duration, bool)>,
@@ -75,19 +79,23 @@ struct World {
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 impl World {
-    fn new(places: usize, jit_auto_evict: bool) -> Self {
-        let max_wait = secs(20);
-        let limits = Limits {
+    fn limits(places: usize, jit_auto_evict: bool) -> Limits {
+        Limits {
             max_loaded: Some(places),
-            max_wait,
+            max_wait: secs(20),
             max_queue: 12,
             jit_auto_evict,
             ..Limits::default()
-        };
+        }
+    }
+
+    fn new(places: usize, jit_auto_evict: bool) -> Self {
+        let limits = Self::limits(places, jit_auto_evict);
         Self {
+            max_wait: limits.max_wait,
             desk: Desk::new(limits),
             places,
-            max_wait,
+            jit_auto_evict,
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -185,6 +193,11 @@ impl World {
                     self.settle();
                 }
                 self.desk.now = end;
+            }
+            Step::Places(places) => {
+                self.places = *places;
+                self.desk
+                    .send(Event::SetLimits(Self::limits(*places, self.jit_auto_evict)));
             }
             Step::Nonsense(n) => {
                 let instance = InstanceId(10_000 + n);
