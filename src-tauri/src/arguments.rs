@@ -83,7 +83,16 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Arguments::command().debug_assert();
-        let arguments = Arguments::parse_from(["x", "--hidden", "--models-dir", "a", "--models-dir", "b", "--ollama-port", "0"]);
+        let arguments = Arguments::parse_from([
+            "x",
+            "--hidden",
+            "--models-dir",
+            "a",
+            "--models-dir",
+            "b",
+            "--ollama-port",
+            "0",
+        ]);
         let options = arguments.start_options();
         assert!(arguments.hidden && options.desktop);
         assert_eq!((options.models_dirs.len(), options.ollama_port), (2, Some(0)));

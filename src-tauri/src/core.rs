@@ -41,7 +41,11 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(app: AppHandle, runtime: Handle) -> Self {
-        Self { app, runtime, tasks: TaskTracker::new() }
+        Self {
+            app,
+            runtime,
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// The window's address. May change when the configuration is reloaded.
@@ -51,12 +55,20 @@ impl Core {
 
     /// `http://127.0.0.1:11434` and the like; `None`: not served.
     pub(crate) fn ollama(&self) -> Option<String> {
-        self.app.ready().listeners.ollama.map(|address| format!("http://{address}"))
+        self.app
+            .ready()
+            .listeners
+            .ollama
+            .map(|address| format!("http://{address}"))
     }
 
     /// As [`Core::ollama`], for LM Studio's port.
     pub(crate) fn lmstudio(&self) -> Option<String> {
-        self.app.ready().listeners.lmstudio.map(|address| format!("http://{address}"))
+        self.app
+            .ready()
+            .listeners
+            .lmstudio
+            .map(|address| format!("http://{address}"))
     }
 
     pub(crate) fn app(&self) -> &AppHandle {
@@ -74,7 +86,11 @@ impl Core {
             .listed()
             .map(|entry| {
                 let (state, instance) = self.app.router().status(&entry.key);
-                ModelFact { entry: Arc::clone(entry), state, instance }
+                ModelFact {
+                    entry: Arc::clone(entry),
+                    state,
+                    instance,
+                }
             })
             .collect();
         let ready = self.app.ready();
@@ -83,7 +99,11 @@ impl Core {
         if !config.ok {
             warnings.push(config.error.unwrap_or_else(|| "config.json was not accepted.".into()));
         }
-        Facts { models, requests: self.app.router().active_requests().len(), warnings }
+        Facts {
+            models,
+            requests: self.app.router().active_requests().len(),
+            warnings,
+        }
     }
 
     /// Loads a model in the background; a failure shows as the model's state.
@@ -112,7 +132,14 @@ impl Core {
 
     /// Unloads everything that is loaded or loading.
     pub(crate) fn stop_all(&self) {
-        self.stop(self.app.router().instances().into_iter().map(|instance| instance.model).collect());
+        self.stop(
+            self.app
+                .router()
+                .instances()
+                .into_iter()
+                .map(|instance| instance.model)
+                .collect(),
+        );
     }
 
     /// Starts a task that ends with the core.

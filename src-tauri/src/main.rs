@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Without a display the window system ends the process before any of our code runs (desktop guide 1).
     if !has_display() {
-        complain("no display: DISPLAY and WAYLAND_DISPLAY are empty or not reachable. Use `llama-runner serve` instead.");
+        complain(
+            "no display: DISPLAY and WAYLAND_DISPLAY are empty or not reachable. Use `llama-runner serve` instead.",
+        );
         return ExitCode::from(NO_DISPLAY);
     }
     shell::run(arguments)
@@ -34,7 +36,9 @@ fn main() -> ExitCode {
 
 #[cfg(target_os = "linux")]
 fn has_display() -> bool {
-    let named = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let named = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     named && gtk::init().is_ok()
 }
 

@@ -14,7 +14,12 @@ pub(crate) fn window_closed(core: &Core) {
         return;
     }
     core.spawn(async move {
-        match notify("LlamaRunner keeps serving", "The window is closed. Open it again, or quit, from the tray icon.").await {
+        match notify(
+            "LlamaRunner keeps serving",
+            "The window is closed. Open it again, or quit, from the tray icon.",
+        )
+        .await
+        {
             Ok(()) => remember(&mark),
             Err(error) => tracing::debug!(%error, "no notification service"),
         }
@@ -38,7 +43,16 @@ async fn notify(summary: &str, body: &str) -> zbus::Result<()> {
         "/org/freedesktop/Notifications",
         Some("org.freedesktop.Notifications"),
         "Notify",
-        &("LlamaRunner", 0_u32, "llama-runner", summary, body, actions, hints, 10_000_i32),
+        &(
+            "LlamaRunner",
+            0_u32,
+            "llama-runner",
+            summary,
+            body,
+            actions,
+            hints,
+            10_000_i32,
+        ),
     )
     .await?;
     Ok(())

@@ -4,19 +4,17 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use tauri::{AppHandle, RunEvent, WindowEvent};
-use tauri_plugin_autostart::Builder as Autostart;
 
 use crate::arguments::Arguments;
 use crate::complain;
 use crate::core::Core;
+use crate::login::HIDDEN;
 use crate::tray::Tray;
 use crate::window::{self, Page};
 use crate::{login, notice};
 
 /// A failure at run time.
 const FAILED: u8 = 1;
-/// The flag that a login start carries.
-const HIDDEN: &str = "--hidden";
 
 /// Runs until the user quits, a signal comes or the session ends.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
@@ -30,14 +28,19 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     tauri::async_runtime::set(runtime.handle().clone());
     // The single-instance plugin comes first: a second process hands over its arguments and ends inside `build`.
     let (announce, second) = std::sync::mpsc::channel();
-    let built = tauri::Builder::default()
-        .plugin(tauri_plugin_single_instance::init(move |_, arguments, _| {
-            // Nobody listens any more when the app is about to end.
-            let _ = announce.send(arguments);
-        }))
-        .plugin(Autostart::new().args([HIDDEN]).app_name("LlamaRunner").build())
-        .build(tauri::generate_context!());
-    let desktop = match built {
+    let builder = tauri::Builder::default();
+    let builder = builder.plugin(tauri_plugin_single_instance::init(move |_, arguments, _| {
+        // Nobody listens any more when the app is about to end.
+        let _ = announce.send(arguments);
+    }));
+    #[cfg(not(target_os = "linux"))]
+    let builder = builder.plugin(
+        tauri_plugin_autostart::Builder::new()
+            .args([HIDDEN])
+            .app_name("LlamaRunner")
+            .build(),
+    );
+    let desktop = match builder.build(tauri::generate_context!()) {
         Ok(desktop) => desktop,
         Err(error) => {
             complain(&format!("the window system refused: {error}"));
@@ -80,7 +83,10 @@ fn event_loop(
                 window::show(handle, &core, Page::Any);
             }
         }
-        RunEvent::WindowEvent { event: WindowEvent::Destroyed, .. } => notice::window_closed(&core),
+        RunEvent::WindowEvent {
+            event: WindowEvent::Destroyed,
+            ..
+        } => notice::window_closed(&core),
         // The last window is closed: the tray and the listeners live on. A quit carries a code and passes.
         RunEvent::ExitRequested { code: None, api, .. } => api.prevent_exit(),
         // The one place that ends the engines.

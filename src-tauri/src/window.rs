@@ -144,16 +144,22 @@ mod tests {
 
     #[test]
     fn only_secure_pages_leave() {
-        for (address, may) in
-            [("https://example.org/", true), ("http://example.org/", false), ("file:///x", false), ("ssh://h", false)]
-        {
+        for (address, may) in [
+            ("https://example.org/", true),
+            ("http://example.org/", false),
+            ("file:///x", false),
+            ("ssh://h", false),
+        ] {
             assert_eq!(may_leave(&url(address)), may, "{address}");
         }
     }
 
     #[test]
     fn pages_survive_any_key() {
-        assert_eq!(Page::Model("a/b%c #".into()).fragment().unwrap(), "/models/a%2Fb%25c%20%23");
+        assert_eq!(
+            Page::Model("a/b%c #".into()).fragment().unwrap(),
+            "/models/a%2Fb%25c%20%23"
+        );
         assert_eq!(Page::Any.fragment(), None);
     }
 }

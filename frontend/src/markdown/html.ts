@@ -1,5 +1,5 @@
 import createDOMPurify from 'dompurify';
-import { Parser, type Token } from 'marked';
+import { Parser, Renderer, type Token } from 'marked';
 
 const purify = createDOMPurify(window);
 
@@ -22,7 +22,21 @@ const RULES = {
   ALLOW_ARIA_ATTR: false,
 };
 
+const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
+const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => ENTITIES[character] ?? character);
+
+// HTML that a model writes is shown as the text it is; a picture becomes its description.
+const renderer = new Renderer();
+const asList = renderer.list;
+// "12." alone is an answer, not a list without items.
+renderer.list = function (token) {
+  const empty = token.items.length === 1 && token.items[0]?.text.trim() === '';
+  return empty ? `<p>${escaped(token.raw.trim())}</p>` : asList.call(this, token);
+};
+renderer.html = ({ text }) => escaped(text);
+renderer.image = ({ text, href }) => escaped(text || href);
+
 /** Safe HTML of some tokens. */
 export function toHtml(tokens: Token[]): string {
-  return purify.sanitize(Parser.parse(tokens, { gfm: true }), RULES);
+  return purify.sanitize(Parser.parse(tokens, { gfm: true, renderer }), RULES);
 }

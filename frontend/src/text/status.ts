@@ -45,6 +45,9 @@ export function problems(state: StateView): string[] {
       problem.held_by ? t.listeners.heldBy(what, problem.held_by.name, problem.held_by.pid) : t.listeners.failed(what, problem.error),
     );
   }
+  for (const model of state.models) {
+    if (model.state === 'failed') found.push(t.models.failed(model.display_name, model.reason ?? ''));
+  }
   if (!state.config.ok) found.push(t.config.refused(state.config.error ?? ''));
   for (const text of state.problems) if (!found.includes(text)) found.push(text);
   return found;

@@ -69,7 +69,10 @@ impl Icons {
             Panel::Light => false,
             Panel::Auto => !light_panel(&std::env::var("XDG_CURRENT_DESKTOP").unwrap_or_default(), dark_theme()),
         };
-        Self { pictures: if dark { &ON_DARK } else { &ON_LIGHT }, animated: animations() }
+        Self {
+            pictures: if dark { &ON_DARK } else { &ON_LIGHT },
+            animated: animations(),
+        }
     }
 
     /// May pictures move?
@@ -148,9 +151,22 @@ mod tests {
     #[test]
     fn every_state_has_its_own_picture() {
         for pictures in [&ON_DARK, &ON_LIGHT] {
-            let icons = Icons { pictures, animated: true };
-            let emblems = [Emblem::Idle, Emblem::Ready, Emblem::Busy, Emblem::Loading, Emblem::Warning, Emblem::Error];
-            let mut seen: Vec<Vec<u8>> = emblems.iter().map(|emblem| icons.image(*emblem, 0).rgba().to_vec()).collect();
+            let icons = Icons {
+                pictures,
+                animated: true,
+            };
+            let emblems = [
+                Emblem::Idle,
+                Emblem::Ready,
+                Emblem::Busy,
+                Emblem::Loading,
+                Emblem::Warning,
+                Emblem::Error,
+            ];
+            let mut seen: Vec<Vec<u8>> = emblems
+                .iter()
+                .map(|emblem| icons.image(*emblem, 0).rgba().to_vec())
+                .collect();
             seen.push(icons.image(Emblem::Loading, 3).rgba().to_vec());
             seen.sort();
             seen.dedup();

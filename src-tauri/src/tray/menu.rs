@@ -50,8 +50,12 @@ const PLAIN: [(&str, Command); 8] = [
     ("quit", Command::Quit),
 ];
 
-const ON_MODEL: [(&str, fn(usize) -> Command); 4] =
-    [("start", Command::Start), ("stop", Command::Stop), ("chat", Command::Chat), ("copy-name", Command::CopyName)];
+const ON_MODEL: [(&str, fn(usize) -> Command); 4] = [
+    ("start", Command::Start),
+    ("stop", Command::Stop),
+    ("chat", Command::Chat),
+    ("copy-name", Command::CopyName),
+];
 
 impl Command {
     /// The command of a menu id: `quit`, `model/3/start`.
@@ -90,7 +94,9 @@ impl TrayMenu {
         let item = |id: &str, text: &str, enabled: bool| MenuItem::with_id(handle, id, text, enabled, None::<&str>);
         let line = || PredefinedMenuItem::separator(handle);
         let address = |name: &str, address: Option<&String>| {
-            let port = address.and_then(|address| address.rsplit_once(':')).map_or_else(String::new, |(_, port)| format!(" ({port})"));
+            let port = address
+                .and_then(|address| address.rsplit_once(':'))
+                .map_or_else(String::new, |(_, port)| format!(" ({port})"));
             format!("Copy {name} address{port}")
         };
         let (ollama, lmstudio) = (core.ollama(), core.lmstudio());
@@ -108,7 +114,11 @@ impl TrayMenu {
             &free,
             &line()?,
             &item("copy-ollama", &address("Ollama", ollama.as_ref()), ollama.is_some())?,
-            &item("copy-lmstudio", &address("LM Studio", lmstudio.as_ref()), lmstudio.is_some())?,
+            &item(
+                "copy-lmstudio",
+                &address("LM Studio", lmstudio.as_ref()),
+                lmstudio.is_some(),
+            )?,
             &line()?,
             &login,
             &problem,
@@ -116,7 +126,16 @@ impl TrayMenu {
             &quit,
         ];
         root.append_items(&items)?;
-        Ok(Self { root, status, slots: Vec::new(), free, login, problem, quit, shown: None })
+        Ok(Self {
+            root,
+            status,
+            slots: Vec::new(),
+            free,
+            login,
+            problem,
+            quit,
+            shown: None,
+        })
     }
 
     /// The menu for the icon.
@@ -184,7 +203,12 @@ impl Slot {
         let chat = item("chat", "Chat", line.can_chat)?;
         let copy = item("copy-name", "Copy name", true)?;
         let submenu = Submenu::with_items(handle, plain(&line.label), true, &[&start, &stop, &chat, &copy])?;
-        Ok(Self { line: submenu, start, stop, chat })
+        Ok(Self {
+            line: submenu,
+            start,
+            stop,
+            chat,
+        })
     }
 
     fn show(&self, line: &ModelLine) -> tauri::Result<()> {

@@ -69,8 +69,19 @@ impl Tray {
         };
         let mut watcher = Watcher::default();
         let view = watcher.view(&core.facts(), Now::read());
-        let state = State { icon: None, menu, watcher, view, shown: None };
-        let inner = Inner { handle: handle.clone(), core: core.clone(), icons: Icons::for_panel(panel), state: Mutex::new(state) };
+        let state = State {
+            icon: None,
+            menu,
+            watcher,
+            view,
+            shown: None,
+        };
+        let inner = Inner {
+            handle: handle.clone(),
+            core: core.clone(),
+            icons: Icons::for_panel(panel),
+            state: Mutex::new(state),
+        };
         let tray = Self { inner: Arc::new(inner) };
         let clicked = tray.clone();
         handle.on_menu_event(move |_, event| clicked.command(event.id().as_ref()));
@@ -144,7 +155,11 @@ impl Tray {
                 state.view = state.watcher.view(&facts, now);
                 let animated = state.view.emblem == Emblem::Loading && self.inner.icons.animated();
                 frame = if animated { frame + 1 } else { 0 };
-                if animated { Some(now.at + FRAME) } else { state.watcher.wake(&state.view, now.at) }
+                if animated {
+                    Some(now.at + FRAME)
+                } else {
+                    state.watcher.wake(&state.view, now.at)
+                }
             };
             drop(facts);
             let tray = self.clone();
@@ -188,7 +203,12 @@ impl Tray {
     }
 
     fn click(&self, event: &TrayIconEvent) {
-        if let TrayIconEvent::Click { button: MouseButton::Left, button_state: MouseButtonState::Up, .. } = event {
+        if let TrayIconEvent::Click {
+            button: MouseButton::Left,
+            button_state: MouseButtonState::Up,
+            ..
+        } = event
+        {
             self.open(Page::Any);
         }
     }
@@ -230,7 +250,12 @@ impl Tray {
             Command::CopyLmStudio => self.copy(core.lmstudio()),
             Command::Login => self.toggle_login(),
             Command::Problem => {
-                let page = self.state().view.problem_model.clone().map_or(Page::Home, |key| Page::Model(key.as_str().into()));
+                let page = self
+                    .state()
+                    .view
+                    .problem_model
+                    .clone()
+                    .map_or(Page::Home, |key| Page::Model(key.as_str().into()));
                 self.open(page);
             }
             Command::Quit => self.inner.handle.exit(0),

@@ -70,8 +70,13 @@ pub(crate) struct Now {
 impl Now {
     /// This moment.
     pub(crate) fn read() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self { at: Instant::now(), unix_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            at: Instant::now(),
+            unix_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        }
     }
 }
 
@@ -93,11 +98,20 @@ impl Watcher {
         let count = |wanted: fn(&ModelState) -> bool| facts.models.iter().filter(|model| wanted(&model.state)).count();
         let loaded = count(|state| matches!(state, ModelState::Ready));
         let running = count(is_running);
-        let failed = facts.models.iter().find(|model| matches!(model.state, ModelState::Failed(_)));
+        let failed = facts
+            .models
+            .iter()
+            .find(|model| matches!(model.state, ModelState::Failed(_)));
         let problem_of = |model: &ModelFact| format!("{} did not start", model.entry.display_name);
 
         self.problems = facts.warnings.iter().cloned().collect();
-        self.problems.extend(facts.models.iter().filter(|m| matches!(m.state, ModelState::Failed(_))).map(problem_of));
+        self.problems.extend(
+            facts
+                .models
+                .iter()
+                .filter(|m| matches!(m.state, ModelState::Failed(_)))
+                .map(problem_of),
+        );
         // A problem that went away is news when it comes back.
         self.seen.retain(|problem| self.problems.contains(problem));
         let unseen_failure = facts
@@ -105,7 +119,10 @@ impl Watcher {
             .iter()
             .find(|m| matches!(m.state, ModelState::Failed(_)) && !self.seen.contains(&problem_of(m)));
         let unseen_warning = facts.warnings.iter().find(|warning| !self.seen.contains(*warning));
-        let loading = facts.models.iter().find(|model| matches!(model.state, ModelState::Loading { .. } | ModelState::Queued));
+        let loading = facts
+            .models
+            .iter()
+            .find(|model| matches!(model.state, ModelState::Loading { .. } | ModelState::Queued));
 
         let (emblem, words) = if let Some(model) = unseen_failure {
             (Emblem::Error, format!("problem · {}", problem_of(model)))
@@ -114,7 +131,10 @@ impl Watcher {
         } else if let Some(model) = loading {
             (Emblem::Loading, starting(model))
         } else if busy {
-            (Emblem::Busy, format!("working · {}", counted(facts.requests.max(1), "request", "requests")))
+            (
+                Emblem::Busy,
+                format!("working · {}", counted(facts.requests.max(1), "request", "requests")),
+            )
         } else if loaded > 0 {
             (Emblem::Ready, format!("serving · {}", loaded_words(facts, loaded)))
         } else {
@@ -159,13 +179,20 @@ impl Watcher {
     fn place(&mut self, facts: &Facts) {
         let find = |key: &ModelKey| facts.models.iter().find(|model| model.entry.key == *key);
         self.slots.retain(|key| find(key).is_some());
-        let mut others: Vec<&ModelFact> = facts.models.iter().filter(|model| !self.slots.contains(&model.entry.key)).collect();
+        let mut others: Vec<&ModelFact> = facts
+            .models
+            .iter()
+            .filter(|model| !self.slots.contains(&model.entry.key))
+            .collect();
         others.sort_by_key(|model| !is_running(&model.state));
         for model in others {
             if self.slots.len() < SLOTS {
                 self.slots.push(model.entry.key.clone());
             } else if is_running(&model.state) {
-                let idle = self.slots.iter().rposition(|key| find(key).is_none_or(|model| !is_running(&model.state)));
+                let idle = self
+                    .slots
+                    .iter()
+                    .rposition(|key| find(key).is_none_or(|model| !is_running(&model.state)));
                 if let Some(slot) = idle.and_then(|at| self.slots.get_mut(at)) {
                     *slot = model.entry.key.clone();
                 }
@@ -193,7 +220,10 @@ impl Watcher {
 }
 
 fn is_running(state: &ModelState) -> bool {
-    matches!(state, ModelState::Ready | ModelState::Loading { .. } | ModelState::Queued | ModelState::Draining)
+    matches!(
+        state,
+        ModelState::Ready | ModelState::Loading { .. } | ModelState::Queued | ModelState::Draining
+    )
 }
 
 fn line(model: &ModelFact, unix_ms: i64) -> ModelLine {
@@ -209,7 +239,10 @@ fn line(model: &ModelFact, unix_ms: i64) -> ModelLine {
         ModelState::Draining => format!("{name} · stopping"),
         ModelState::Failed(_) => format!("{name} · failed"),
     };
-    let stoppable = matches!(model.state, ModelState::Ready | ModelState::Loading { .. } | ModelState::Queued);
+    let stoppable = matches!(
+        model.state,
+        ModelState::Ready | ModelState::Loading { .. } | ModelState::Queued
+    );
     ModelLine {
         key: model.entry.key.clone(),
         label,
@@ -252,7 +285,10 @@ fn use_words(model: &ModelFact, unix_ms: i64) -> String {
 
 fn starting(model: &ModelFact) -> String {
     let name = &model.entry.display_name;
-    percent(&model.state).map_or_else(|| format!("starting {name}"), |percent| format!("starting {name} · {percent}"))
+    percent(&model.state).map_or_else(
+        || format!("starting {name}"),
+        |percent| format!("starting {name} · {percent}"),
+    )
 }
 
 /// How far a start is, once the engine says.
@@ -271,7 +307,11 @@ fn loaded_words(facts: &Facts, loaded: usize) -> String {
         .map(|instance| instance.memory_bytes.unwrap_or(0) + instance.vram_bytes.unwrap_or(0))
         .sum();
     let models = counted(loaded, "model", "models");
-    if bytes > 0 { format!("{models}, {}", size(bytes)) } else { models }
+    if bytes > 0 {
+        format!("{models}, {}", size(bytes))
+    } else {
+        models
+    }
 }
 
 fn counted(n: usize, one: &str, many: &str) -> String {
@@ -287,7 +327,11 @@ fn first_sentence(text: &str) -> &str {
 fn size(bytes: u64) -> String {
     const MIB: f64 = 1_048_576.0;
     let mib = bytes as f64 / MIB;
-    if mib >= 1023.5 { format!("{:.1} GB", mib / 1024.0) } else { format!("{mib:.0} MB") }
+    if mib >= 1023.5 {
+        format!("{:.1} GB", mib / 1024.0)
+    } else {
+        format!("{mib:.0} MB")
+    }
 }
 
 #[cfg(test)]
