@@ -26,6 +26,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(2);
 /// How often a working engine is looked at.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// Waits for the answer to an out-of-band probe: one batch of a slow machine may take that long.
+const SHORTEST_PROBE: Duration = Duration::from_secs(2);
 const LONGEST_PROBE: Duration = Duration::from_mins(1);
 
 /// A start that did not work.
@@ -374,7 +375,7 @@ async fn watch_until_end(core: &Core, instance: &Instance, child: &Child) -> Fai
 /// the loop that computes (promise R9). Being slow is no fault: an answer, or any byte meanwhile, acquits.
 async fn hangs(instance: &Instance, child: &Child, watchdog: Duration, wish: &mut watch::Receiver<Wish>) -> bool {
     let Some(link) = instance.link.get() else { return false };
-    let patience = watchdog.clamp(Duration::from_millis(100), LONGEST_PROBE);
+    let patience = watchdog.clamp(SHORTEST_PROBE, LONGEST_PROBE);
     let answer = tokio::select! {
         answer = probe::get(link.address, &link.key, "/metrics", patience) => answer,
         () = unwanted(wish) => return false,

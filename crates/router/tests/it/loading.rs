@@ -216,7 +216,7 @@ async fn a_full_queue_is_refused_at_once() {
     let begun = Instant::now();
     let error = rig.lease(&model).await.map(drop).unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Overloaded { .. }), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_millis(50));
+    assert!(begun.elapsed() < Duration::from_millis(500));
     let phases: Vec<_> = rig.router.active_requests().iter().map(|r| r.phase).collect();
     assert_eq!(phases, [RequestPhase::Running, RequestPhase::Queued]);
     drop(lease);
