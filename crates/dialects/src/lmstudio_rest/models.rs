@@ -26,11 +26,13 @@ pub fn model_id(model: &ModelView) -> String {
     entry_id(&model.entry)
 }
 
-/// Speech and rerank models have no place in LM Studio's lists: an unknown `type` makes its clients refuse the whole list.
+/// Speech and rerank models have no place in v0 lists: an unknown `type` makes LM Studio's clients refuse the whole list.
+fn has_type(entry: &ModelEntry) -> bool {
+    entry.can(Capability::Completion) || entry.can(Capability::Chat) || entry.can(Capability::Embedding)
+}
+
 fn shown(model: &ModelView, only_loaded: bool) -> bool {
-    let entry = &model.entry;
-    let known = entry.can(Capability::Completion) || entry.can(Capability::Chat) || entry.can(Capability::Embedding);
-    known && !entry.unlisted && (!only_loaded || model.is_loaded())
+    !model.entry.unlisted && (!only_loaded || model.is_loaded())
 }
 
 fn ordered(models: &[ModelView], only_loaded: bool) -> Vec<&ModelView> {
@@ -45,7 +47,11 @@ fn ordered(models: &[ModelView], only_loaded: bool) -> Vec<&ModelView> {
 
 /// `GET /api/v0/models`, loaded ones first. `only_loaded`: loading on demand is off.
 pub fn models_list(models: &[ModelView], only_loaded: bool) -> Vec<u8> {
-    let data: Vec<Value> = ordered(models, only_loaded).into_iter().map(value).collect();
+    let data: Vec<Value> = ordered(models, only_loaded)
+        .into_iter()
+        .filter(|model| has_type(&model.entry))
+        .map(value)
+        .collect();
     to_vec(&json!({"object": "list", "data": data}))
 }
 
@@ -54,7 +60,8 @@ pub fn model_one(model: &ModelView) -> Vec<u8> {
     to_vec(&value(model))
 }
 
-/// `GET /v1/models` in LM Studio's order and names (contract 4.1): merged objects of management contract 6.2.
+/// `GET /v1/models` in LM Studio's order and names (contract 4.1): merged objects of management contract 6.2. Rerank models
+/// are in it: entries have no `type` here, and the port's rerank routes take them.
 pub fn openai_models(models: &[ModelView], only_loaded: bool) -> Vec<u8> {
     let options = ModelListOptions {
         ids: Ids::LmStudio,

@@ -143,8 +143,7 @@ async fn model_lists_and_names() {
             .iter()
             .map(|model| model["id"].as_str().unwrap())
             .collect();
-        // LM Studio's lists know generating and embedding models only (contract 11.1).
-        assert_eq!(ids.len(), if port == server.lmstudio { 2 } else { 3 }, "{ids:?}");
+        assert_eq!(ids.len(), 3, "{ids:?}");
         for id in ids {
             for path in [
                 format!("/v1/models/{id}"),
