@@ -29,7 +29,10 @@ fn models() {
         .iter()
         .map(|m| m["id"].as_str().unwrap())
         .collect();
-    assert_eq!(ids, ["acme/rerank", "text-embedding-embed", "tiny-chat", "plain", "vision"]);
+    assert_eq!(
+        ids,
+        ["acme/rerank", "text-embedding-embed", "tiny-chat", "plain", "vision"]
+    );
 }
 
 #[test]
