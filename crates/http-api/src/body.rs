@@ -48,7 +48,11 @@ impl Body {
     }
 
     /// Attaches what happens when the answer has been sent or dropped.
-    pub(crate) fn settled_by(mut self, settle: Box<Settle>) -> Self {
+    pub(crate) fn settled_by(mut self, mut settle: Box<Settle>) -> Self {
+        // hyper never polls a body that is empty, nor one that answers HEAD.
+        if self.is_end_stream() || settle.method == http::Method::HEAD {
+            settle.complete();
+        }
         self.settle = Some(settle);
         self
     }
@@ -65,12 +69,17 @@ impl HttpBody for Body {
             Content::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Streamed(body) => body.as_mut().poll_frame(cx),
         };
+        // A body that says it is at its end is not polled again.
+        let ended = matches!(polled, Poll::Ready(Some(Ok(_)))) && this.is_end_stream();
         if let Some(settle) = &mut this.settle {
             match &polled {
                 Poll::Pending => {}
                 Poll::Ready(Some(Ok(frame))) => settle.sent(frame.data_ref().map_or(0, Bytes::len)),
                 Poll::Ready(Some(Err(_))) => settle.broken(),
                 Poll::Ready(None) => settle.complete(),
+            }
+            if ended {
+                settle.complete();
             }
         }
         polled

@@ -64,6 +64,8 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     /// Longest silence between two requests.
     pub idle_timeout: Duration,
+    /// Longest time a client may leave an answer unread.
+    pub write_timeout: Duration,
     /// Largest request head, in bytes.
     pub max_head: usize,
     /// How long a request body may take before its average rate counts.
@@ -79,6 +81,7 @@ impl Default for ConnectionLimits {
             per_peer: 8_192,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
+            write_timeout: Duration::from_mins(5),
             max_head: 64 * 1024,
             body_grace: Duration::from_secs(10),
             body_min_rate: 1024,
@@ -286,7 +289,7 @@ async fn refuse(mut stream: TcpStream) {
 
 async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
     let limits = connection.listener.state.limits();
-    let io = TokioIo::new(Wire::new(stream, limits.max_head, limits.head_timeout));
+    let io = TokioIo::new(Wire::new(stream, limits));
     let cancel = connection.listener.cancel.clone();
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -310,4 +313,50 @@ async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
         tracing::debug!(%error, "connection ended");
     }
     drop(slot);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn bound(host: &str, port: u16) -> Result<Bound, ListenerProblem> {
+        bind(&ListenerSettings {
+            host: host.into(),
+            port,
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn loopback_on_both_families() {
+        for host in ["127.0.0.1", "localhost", ""] {
+            let bound = bound(host, 0).await.unwrap();
+            assert!(bound.address().ip().is_loopback() && bound.address().port() > 0);
+            for socket in &bound.sockets {
+                assert_eq!(socket.local_addr().unwrap().port(), bound.address().port());
+            }
+        }
+        assert_eq!(
+            bound("127.0.0.2", 0).await.unwrap().address().ip().to_string(),
+            "127.0.0.2"
+        );
+    }
+
+    #[tokio::test]
+    async fn other_machines_are_kept_out() {
+        for host in ["0.0.0.0", "::", "[::]", "192.168.1.1", "example.org", "127.1"] {
+            let problem = bound(host, 0).await.unwrap_err();
+            assert!(problem.error.contains("127.0.0.1"), "{}", problem.error);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_names_its_holder() {
+        let first = bound("127.0.0.1", 0).await.unwrap();
+        let problem = bound("127.0.0.1", first.address().port()).await.unwrap_err();
+        assert!(problem.error.contains("is taken by"), "{}", problem.error);
+        if cfg!(target_os = "linux") {
+            assert_eq!(problem.held_by.unwrap().pid, std::process::id());
+        }
+    }
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::framing::{Framing, Verdict};
+use crate::listener::ConnectionLimits;
 
 /// A checked connection.
 pub(crate) struct Wire<S> {
@@ -23,6 +24,9 @@ pub(crate) struct Wire<S> {
     /// Longest time from the first byte of a head to its last, and from connecting to the first byte.
     head_timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Longest time a client may leave what was written to it unread.
+    write_timeout: Duration,
+    write_timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +41,18 @@ enum State {
 }
 
 impl<S> Wire<S> {
-    pub(crate) fn new(io: S, max_head: usize, head_timeout: Duration) -> Self {
+    pub(crate) fn new(io: S, limits: &ConnectionLimits) -> Self {
         Self {
             io,
-            framing: Framing::new(max_head),
+            framing: Framing::new(limits.max_head),
             held: Vec::new(),
             ready: Vec::new(),
             ready_at: 0,
             state: State::Silent,
-            head_timeout,
+            head_timeout: limits.head_timeout,
             timer: None,
+            write_timeout: limits.write_timeout,
+            write_timer: None,
         }
     }
 
@@ -59,6 +65,20 @@ impl<S> Wire<S> {
         let timeout = self.head_timeout;
         let timer = self
             .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Watches a write that does not get on: a client that stopped reading must not hold an engine for ever.
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_timer = None;
+            return polled;
+        }
+        let timeout = self.write_timeout;
+        let timer = self
+            .write_timer
             .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -154,7 +174,9 @@ impl<S> Wire<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, data);
+        this.watch_write(cx, polled)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -170,7 +192,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, data)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        this.watch_write(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 
-use super::lease::not_found;
+use super::lease::{known, not_found};
 use super::ollama::natural_mode;
 use super::{Answer, listed, view};
 use crate::body::Body;
@@ -31,7 +31,7 @@ fn plain_text(headers: &HeaderMap) -> bool {
 }
 
 fn entry(cx: &Cx) -> Result<Arc<ModelEntry>, RunnerError> {
-    cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))
+    known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))
 }
 
 /// `GET /v1/models/{id}/status`.

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::not_found;
+use super::lease::{known, not_found};
 use super::llamarunner::engine_bytes;
 use super::{Answer, listed, query};
 use crate::dispatch::Cx;
@@ -261,7 +261,7 @@ impl Feed {
 
 /// `GET /v1/models/{id}/logs?lines=N&follow=true`: lines of the engine, as text.
 pub(super) fn logs(cx: &Cx, parts: &Parts) -> Answer {
-    let entry = cx.state().resolve(&cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     let lines = match query(parts, "lines") {
         Some(number) => number
             .parse()

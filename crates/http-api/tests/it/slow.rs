@@ -6,7 +6,7 @@ use http_api::{ApiSettings, ConnectionLimits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::harness::{Server, Setup, get, raw, read_all, statuses};
+use crate::harness::{Engine, Server, Setup, get, post, raw, read_all, statuses, until};
 
 fn impatient() -> Setup {
     let connections = ConnectionLimits {
@@ -14,6 +14,7 @@ fn impatient() -> Setup {
         idle_timeout: Duration::from_millis(600),
         body_grace: Duration::from_millis(300),
         body_min_rate: 1 << 20,
+        write_timeout: Duration::from_millis(500),
         ..ConnectionLimits::default()
     };
     Setup {
@@ -94,4 +95,56 @@ async fn connections_beyond_the_cap_are_told_so() {
         tokio::task::yield_now().await;
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stopped_reading_loses_its_engine() {
+    let mut setup = impatient();
+    setup.engine = Engine::Stub(vec![("STUB_TOKENS", "10000000".into())]);
+    let server = Server::start(setup).await;
+    assert_eq!(
+        post(
+            server.ollama,
+            "/api/generate",
+            &serde_json::json!({"model": "tiny-chat"})
+        )
+        .await
+        .status,
+        200
+    );
+    let body = r#"{"model":"tiny-chat","messages":[{"role":"user","content":"x"}]}"#;
+    let request = format!(
+        "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(server.ollama).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    until("the request to run", || server.router.active_requests().len() == 1).await;
+    until("its end", || server.router.active_requests().is_empty()).await;
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_do_not_hold_up_the_end() {
+    let server = Server::plain().await;
+    let mut silent = TcpStream::connect(server.ollama).await.unwrap();
+    let mut partial = TcpStream::connect(server.ollama).await.unwrap();
+    partial.write_all(b"GET /hea").await.unwrap();
+    let mut idle = TcpStream::connect(server.ollama).await.unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut byte = [0];
+    tokio::io::AsyncReadExt::read_exact(&mut idle, &mut byte).await.unwrap();
+    until("the connections to be served", || server.tracker.len() >= 6).await;
+    let started = Instant::now();
+    server.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    for stream in [&mut silent, &mut partial] {
+        assert!(matches!(
+            tokio::io::AsyncReadExt::read(stream, &mut byte).await,
+            Ok(0) | Err(_)
+        ));
+    }
 }
