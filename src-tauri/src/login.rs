@@ -26,10 +26,9 @@ pub(crate) fn set(handle: &AppHandle, core: &Core, wanted: bool) -> bool {
 
 /// At start: the configuration asks for an entry that is not there (a new machine, the same file).
 pub(crate) fn follow_config(handle: &AppHandle, core: &Core) {
-    if core.app().config().snapshot().desktop.autostart && !enabled(handle) {
-        if let Err(error) = entry::set(handle, true) {
-            tracing::warn!(%error, "start at login could not be switched on");
-        }
+    let missing = core.app().config().snapshot().desktop.autostart && !enabled(handle);
+    if missing && let Err(error) = entry::set(handle, true) {
+        tracing::warn!(%error, "start at login could not be switched on");
     }
 }
 

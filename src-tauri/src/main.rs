@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(NO_DISPLAY);
     }
-    shell::run(arguments)
+    shell::run(&arguments)
 }
 
 #[cfg(target_os = "linux")]

@@ -17,7 +17,7 @@ use crate::{login, notice};
 const FAILED: u8 = 1;
 
 /// Runs until the user quits, a signal comes or the session ends.
-pub(crate) fn run(arguments: Arguments) -> ExitCode {
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = match app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
             .app_name("LlamaRunner")
             .build(),
     );
-    let desktop = match builder.build(tauri::generate_context!()) {
+    let desktop = match builder.build(context()) {
         Ok(desktop) => desktop,
         Err(error) => {
             complain(&format!("the window system refused: {error}"));
@@ -57,8 +57,18 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     // As the headless binary does: scripts and tests learn the ports here. A closed stdout is no reason to end.
     let _ = writeln!(std::io::stdout(), "{}", app.ready().line());
     let core = Core::new(app, runtime.handle().clone());
-    let code = event_loop(desktop, &core, &arguments, second);
+    let code = event_loop(desktop, &core, arguments, second);
     ExitCode::from(u8::try_from(code).unwrap_or(FAILED))
+}
+
+/// `tauri.conf.json`, read at compile time.
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "inside the macro: for a thread that cannot be made"
+)]
+fn context() -> tauri::Context {
+    tauri::generate_context!()
 }
 
 fn event_loop(

@@ -50,7 +50,10 @@ const PLAIN: [(&str, Command); 8] = [
     ("quit", Command::Quit),
 ];
 
-const ON_MODEL: [(&str, fn(usize) -> Command); 4] = [
+/// Makes a model command for a slot.
+type OnModel = fn(usize) -> Command;
+
+const ON_MODEL: [(&str, OnModel); 4] = [
     ("start", Command::Start),
     ("stop", Command::Stop),
     ("chat", Command::Chat),

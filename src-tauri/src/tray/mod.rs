@@ -32,7 +32,7 @@ const PACE: Duration = Duration::from_millis(250);
 /// Length of a frame of the loading emblem.
 const FRAME: Duration = Duration::from_millis(500);
 /// Without events and countdowns nothing changes; this look is for whatever was forgotten.
-const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+const LONGEST_SLEEP: Duration = Duration::from_mins(10);
 
 /// The tray, whether or not a host shows it at the moment.
 #[derive(Clone)]
