@@ -51,6 +51,8 @@ pub(crate) struct Cx {
     pub(crate) permit: Option<Permit>,
     /// Valid `x-request-id` of the caller.
     pub(crate) given_id: Option<HeaderValue>,
+    /// W3C trace context, passed on to the engine (promise O2).
+    pub(crate) traceparent: Option<HeaderValue>,
     /// The id of the lease, once there is one.
     pub(crate) lease_id: OnceLock<RequestId>,
 }
@@ -124,6 +126,7 @@ pub(crate) async fn answer(
                 caller: admitted.caller,
                 permit: admitted.permit,
                 given_id,
+                traceparent: parts.headers.get("traceparent").cloned(),
                 lease_id: OnceLock::new(),
             };
             let handled = AssertUnwindSafe(handlers::run(&cx, &parts, body)).catch_unwind().await;

@@ -201,6 +201,7 @@ fn operation(operation: Op, dialect: Dialect) -> &'static str {
 pub(super) struct EngineCalls {
     lease: Lease,
     request_id: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
 }
 
 impl EngineCalls {
@@ -208,6 +209,7 @@ impl EngineCalls {
         Self {
             lease: lease.clone(),
             request_id: cx.request_id(),
+            traceparent: cx.traceparent.clone(),
         }
     }
 
@@ -217,6 +219,9 @@ impl EngineCalls {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(id) = &self.request_id {
             headers.insert(HeaderName::from_static("x-request-id"), id.clone());
+        }
+        if let Some(trace) = &self.traceparent {
+            headers.insert(HeaderName::from_static("traceparent"), trace.clone());
         }
         let request = UpstreamRequest {
             method: Method::POST,

@@ -99,3 +99,35 @@ fn openapi_has_every_route() {
         assert_eq!(operation["x-class"], route.class.as_str(), "{}", route.path);
     }
 }
+
+/// What the compatibility contracts document and this product serves so far. A line may only be removed with its contract.
+#[test]
+fn documented_endpoints_are_routed() {
+    let documented = "
+        GET /  GET /health  GET /openapi.json  GET /ui/
+        GET /api/version  GET /api/status  GET /api/tags  GET /api/ps  POST /api/show  POST /api/generate  POST /api/chat
+        POST /api/embed  POST /api/embeddings  POST /api/me  POST /api/experimental/web_search
+        POST /api/experimental/web_fetch  GET /api/experimental/model-recommendations
+        GET /v1/models  GET /v1/models/{id}  POST /v1/chat/completions  POST /v1/completions  POST /v1/embeddings
+        POST /v1/rerank  POST /v1/reranking  POST /rerank  POST /reranking  GET /models
+        GET /api/v0/models  GET /api/v0/models/{id}  POST /api/v0/chat/completions  POST /api/v0/completions
+        POST /api/v0/embeddings
+        GET /v1/models/{id}/status  GET /v1/models/{id}/info  POST /v1/models/{id}/start  POST /v1/models/{id}/stop
+        GET /v1/system/status  GET /v1/server/info  GET /v1/state  GET /v1/events  GET /v1/models/{id}/logs";
+    let words: Vec<&str> = documented.split_whitespace().collect();
+    for pair in words.chunks(2) {
+        let routed = ROUTES
+            .iter()
+            .any(|route| route.method.as_str().eq_ignore_ascii_case(pair[0]) && route.path == pair[1]);
+        assert!(routed, "{} {}", pair[0], pair[1]);
+    }
+    // No GET changes anything (promise S3): every route that does is a POST of a class that web pages cannot reach, or is
+    // inference.
+    for route in ROUTES {
+        assert!(
+            route.method == Verb::Get || route.class != Class::Public,
+            "{}",
+            route.path
+        );
+    }
+}

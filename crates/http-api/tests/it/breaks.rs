@@ -224,6 +224,7 @@ async fn nothing_of_the_clients_connection_reaches_the_engine() {
         ("proxy-authorization", "secret-of-the-client"),
         ("upgrade", "h2c"),
         ("x-request-id", "my-id-1"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ];
     let reply = open(
         server.ollama,
@@ -248,6 +249,7 @@ async fn nothing_of_the_clients_connection_reaches_the_engine() {
             .any(|(name, value)| name == "x-request-id" && value == "my-id-1"),
         "{headers:?}"
     );
+    assert!(headers.iter().any(|(name, _)| name == "traceparent"), "{headers:?}");
     for (name, value) in headers {
         assert!(!value.contains("secret-of-the-client"), "{name}");
         assert!(
