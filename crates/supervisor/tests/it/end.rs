@@ -59,11 +59,9 @@ async fn every_way_to_end_is_reported() {
         let report = tokio::time::timeout(crate::kit::LIMIT, child.wait()).await.unwrap();
         assert_eq!((report.code, report.signal), expected, "{label}");
         assert!(!report.requested, "{label}");
-        assert!(
-            report.last_lines.last().unwrap().ends_with(faults[1].1),
-            "{label}: {:?}",
-            report.last_lines
-        );
+        // Not always the last one: two pipes are read, and either may be first.
+        let said = report.last_lines.iter().any(|line| line.ends_with(faults[1].1));
+        assert!(said, "{label}: {:?}", report.last_lines);
     }
 }
 
