@@ -173,7 +173,7 @@ async fn shutdown_stops_all_at_once() {
     let start = Instant::now();
     kit.supervisor.shutdown().await;
     assert!(
-        start.elapsed() < Duration::from_secs(2),
+        start.elapsed() < Duration::from_secs(6),
         "one after the other? {:?}",
         start.elapsed()
     );
