@@ -325,4 +325,40 @@ mod tests {
         assert_eq!(Framing::new(1024).accept(head.as_bytes()), Verdict::TooLarge);
         assert_eq!(Framing::new(1024).accept(&head.as_bytes()[..1000]), Verdict::Pass(0));
     }
+
+    /// Wherever the input is cut, the same bytes pass and the same are refused; and nothing panics.
+    fn passes(input: &[u8], cuts: &[usize]) -> (usize, bool) {
+        let mut framing = Framing::new(64 * 1024);
+        let mut held = Vec::new();
+        let (mut passed, mut from) = (0, 0);
+        for to in cuts.iter().copied().chain([input.len()]) {
+            held.extend_from_slice(&input[from..to]);
+            from = to;
+            match framing.accept(&held) {
+                Verdict::Pass(n) => {
+                    held.drain(..n);
+                    passed += n;
+                }
+                Verdict::Refuse(n) => return (passed + n, true),
+                Verdict::TooLarge => unreachable!("inputs are small"),
+            }
+        }
+        (passed, false)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn cuts_change_nothing(
+            words in proptest::collection::vec(proptest::sample::select(vec![
+                "GET / HTTP/1.1\r\n", "POST /x HTTP/1.0\r\n", "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "A: b\r\n",
+                "\r\n", "\n", "\r", " ", "abc", "3\r\n", "0\r\n", "3;x\r\nabc\r\n", "0\r\n\r\n", "\0", ":",
+            ]), 0..24),
+            cuts in proptest::collection::vec(0usize..400, 0..12),
+        ) {
+            let input = words.concat().into_bytes();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+            cuts.sort_unstable();
+            proptest::prop_assert_eq!(passes(&input, &[]), passes(&input, &cuts));
+        }
+    }
 }

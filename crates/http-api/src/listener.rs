@@ -114,12 +114,16 @@ impl Bound {
 }
 
 const BACKLOG: u32 = 1024;
+/// Two per connection (client and engine) and some for files.
+#[cfg(unix)]
+const WANTED_DESCRIPTORS: u64 = 65_536;
 
 /// Binds a listener. A loopback host is bound on `127.0.0.1` and, where the machine has it, `[::1]` (promise H11).
 ///
 /// # Errors
 /// The host is not loopback (promise S1), or the port is taken: then with its holder.
 pub async fn bind(settings: &ListenerSettings) -> Result<Bound, ListenerProblem> {
+    raise_descriptor_limit();
     let host = settings.host.trim();
     let addresses: &[IpAddr] = match host {
         "localhost" | "127.0.0.1" | "" => &[IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
@@ -161,6 +165,21 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Desktops start programs with 1,024 descriptors, fewer than the connections we accept; the hard limit is for asking.
+fn raise_descriptor_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current < limit.maximum || (limit.current.is_some() && limit.maximum.is_none()) {
+            limit.current = Some(limit.maximum.unwrap_or(WANTED_DESCRIPTORS).min(WANTED_DESCRIPTORS));
+            if let Err(error) = setrlimit(Resource::Nofile, limit) {
+                tracing::debug!(%error, "descriptor limit");
+            }
+        }
+    }
 }
 
 fn problem(error: String) -> ListenerProblem {

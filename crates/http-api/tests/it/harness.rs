@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) engine: Engine,
     pub(crate) settings: ApiSettings,
     pub(crate) router: RouterSettings,
+    /// Asking for the state of the configuration panics.
+    pub(crate) panics: bool,
 }
 
 pub(crate) struct Server {
@@ -122,10 +124,13 @@ impl Server {
             hardware,
             settings: setup.settings,
             listeners: Arc::clone(&listeners),
-            config_status: Arc::new(|| ConfigView {
-                path: "config.json".into(),
-                ok: true,
-                error: None,
+            config_status: Arc::new(move || {
+                assert!(!setup.panics, "a fault of ours");
+                ConfigView {
+                    path: "config.json".into(),
+                    ok: true,
+                    error: None,
+                }
             }),
         });
         let tracker = TaskTracker::new();

@@ -508,3 +508,38 @@ async fn new_settings_count_from_the_next_request() {
     assert_eq!(call(server.ollama, "GET", "/v1/state", &page, "").await.status, 403);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_a_500_and_the_server_lives() {
+    let server = Server::start(Setup {
+        panics: true,
+        ..Setup::default()
+    })
+    .await;
+    let reply = get(server.management, "/v1/state").await;
+    assert_eq!(
+        (reply.status.as_u16(), &reply.json()["error"]["type"]),
+        (500, &json!("server_error")),
+        "{}",
+        reply.text()
+    );
+    assert!(!reply.text().contains("fault of ours"), "{}", reply.text());
+    assert_eq!(get(server.management, "/health").await.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_in_the_form_of_who_asks() {
+    let server = Server::plain().await;
+    let stranger = [("origin", "https://evil.example")];
+    assert_eq!(
+        call(server.ollama, "POST", "/api/chat", &stranger, "{}").await.text(),
+        "",
+        "Ollama says nothing"
+    );
+    let openai = call(server.ollama, "POST", "/v1/chat/completions", &stranger, "{}").await;
+    assert_eq!(openai.json()["error"]["code"], "forbidden_origin");
+    let host = call(server.ollama, "GET", "/api/tags", &[("host", "a/b")], "").await;
+    assert!(host.json()["error"].as_str().is_some());
+    server.stop().await;
+}
