@@ -63,7 +63,10 @@ async fn swap(plan: Plan) -> Result<()> {
         let at = Instant::now();
         let engine = targets::direct_loading(&load_ms).await?;
         let mut connection = Connection::open(engine.address).await?;
-        connection.ask(&post(engine.address, path, &body), expected).await?;
+        let chat = json!({"model": "x", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
+        connection
+            .ask(&post(engine.address, "/v1/chat/completions", &chat), b"choices")
+            .await?;
         let bare = at.elapsed().as_secs_f64() * 1e3;
         if round > 0 {
             ours.push(own);

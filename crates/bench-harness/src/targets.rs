@@ -42,16 +42,24 @@ pub(crate) async fn direct() -> Result<Target> {
 /// The stub engine with a load time.
 pub(crate) async fn direct_loading(load_ms: &str) -> Result<Target> {
     let mut child = Command::new(sibling("stub-engine")?)
-        .args(["-m", "stub.gguf", "--host", "127.0.0.1", "--port", "0", "--log-jsonl"])
+        .args([
+            "-m",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/fixtures/models/tiny-chat.gguf"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--log-jsonl",
+        ])
         .env("STUB_LOAD_MS", load_ms)
         .envs(KEEP_OPEN)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().context("no pid")?;
-    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
     let address = loop {
         let line = lines.next_line().await?.context("the stub engine ended")?;
         if let Some(at) = line.find("http://") {
@@ -175,7 +183,7 @@ fn merge(base: &mut Value, extra: Value) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "ends with the child whose output it reads")]
-fn drain(mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
+fn drain(mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>) {
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 }
 
