@@ -23,6 +23,21 @@ describe('problems', () => {
     expect(serving(state)).toBe('some');
   });
 
+  it('says each thing once', () => {
+    const state = view({
+      problems: ['in use', 'line 4', 'a.gguf: cut short', 'a.gguf: cut short'],
+      config: { path: '', ok: false, error: 'line 4' },
+      models: [model({ state: 'failed', reason: 'Out of memory.' })],
+    });
+    state.listeners.lmstudio = { enabled: true, address: null, problem: { error: 'in use', held_by: null } };
+    expect(problems(state)).toEqual([
+      'The LM Studio port is not served: in use',
+      'a did not start. Out of memory.',
+      'config.json was not accepted. line 4 The previous configuration stays in use.',
+      'a.gguf: cut short',
+    ]);
+  });
+
   it('counts a disabled listener as no problem', () => {
     const state = view();
     state.listeners.ollama = { enabled: false, address: null, problem: null };

@@ -37,7 +37,7 @@ fn remember(mark: &Path) {
 async fn notify(summary: &str, body: &str) -> zbus::Result<()> {
     let bus = zbus::Connection::session().await?;
     let hints: HashMap<&str, zbus::zvariant::Value<'_>> = HashMap::from([("urgency", 0_u8.into())]);
-    let actions: [&str; 0] = [];
+    let actions: Vec<&str> = Vec::new();
     bus.call_method(
         Some("org.freedesktop.Notifications"),
         "/org/freedesktop/Notifications",

@@ -161,6 +161,13 @@ def descendants(pid):
     return found
 
 
+def memory(pid):
+    """Resident bytes of a process and all its descendants."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    tree = [pid, *descendants(pid)]
+    return sum(int(pathlib.Path(f"/proc/{each}/statm").read_text().split()[1]) * page for each in tree)
+
+
 def alive(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
@@ -261,11 +268,25 @@ class Watcher(ServiceInterface):
         return service
 
 
+class Notifications(ServiceInterface):
+    """org.freedesktop.Notifications, as a desktop owns it: keeps what it was told."""
+
+    def __init__(self):
+        super().__init__("org.freedesktop.Notifications")
+        self.told = []
+
+    @dbus_method()
+    def Notify(self, name: "s", replaces: "u", icon: "s", summary: "s", body: "s", actions: "as", hints: "a{sv}",  # noqa: F821, F722, N802
+               timeout: "i") -> "u":  # noqa: F821
+        self.told.append((summary, body))
+        return 1
+
+
 class TrayHost:
     """Plays the panel: owns the watcher's name, takes items, reads and clicks their menus. Runs its own event loop."""
 
     def __init__(self, address):
-        self.address, self.items, self.sender, self.layouts = address, [], None, 0
+        self.address, self.items, self.sender, self.layouts, self.changes = address, [], None, 0, 0
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -278,16 +299,22 @@ class TrayHost:
         self.bus = await MessageBus(bus_address=self.address, bus_type=BusType.SESSION).connect()
         self.bus.add_message_handler(self._watch)
         self.bus.export("/StatusNotifierWatcher", Watcher(self))
+        self.notifications = Notifications()
+        self.bus.export("/org/freedesktop/Notifications", self.notifications)
+        await self.bus.request_name("org.freedesktop.Notifications")
         await self.bus.request_name("org.kde.StatusNotifierWatcher")
-        await self.bus.call(Message(destination="org.freedesktop.DBus", path="/org/freedesktop/DBus",
-                                    interface="org.freedesktop.DBus", member="AddMatch", signature="s",
-                                    body=["type='signal',interface='com.canonical.dbusmenu',member='LayoutUpdated'"]))
+        for match in ("interface='com.canonical.dbusmenu',member='LayoutUpdated'", "interface='org.kde.StatusNotifierItem'"):
+            await self.bus.call(Message(destination="org.freedesktop.DBus", path="/org/freedesktop/DBus",
+                                        interface="org.freedesktop.DBus", member="AddMatch", signature="s",
+                                        body=["type='signal'," + match]))
 
     def _watch(self, message):
         if message.member == "RegisterStatusNotifierItem":
             self.sender = message.sender
         elif message.member == "LayoutUpdated":
             self.layouts += 1
+        elif message.member == "NewToolTip":
+            self.changes += 1
         return None
 
     def call(self, name, path, interface, member, signature="", body=()):

@@ -223,13 +223,13 @@ def test_filter_and_arrow_keys(server, browse):
 def test_a_failed_start_gives_its_reason(browse, tmp_path, pictures):
     script = tmp_path / "llama-server"
     script.write_text(f'#!/bin/sh\ncase "$1" in --version|--help|--list-devices) exec {engine_path()} "$@" ;; esac\n'
-                      'echo "<img src=x onerror=alert(1)> \033[31mred" >&2\nexit 1\n')
+                      'echo "error: invalid argument: --broken" >&2\necho "<img src=x onerror=alert(1)> \033[31mred" >&2\nexit 1\n')
     script.chmod(0o755)
     running = Server(engine=str(script))
     try:
         page = browse(running.ui + f"#/models/{MODEL}")
         by(page, "detail").get_by_test_id(f"action-{MODEL}").click()
-        expect(by(page, "reason")).to_contain_text(f"{MODEL} did not start.")
+        expect(by(page, "reason")).to_contain_text(f"{MODEL} did not start. The engine does not know the argument")
         expect(by(page, "detail").get_by_test_id(f"action-{MODEL}")).to_have_text("Try again")
         # What an engine prints is text, whatever it looks like.
         expect(by(page, "log")).to_contain_text("<img src=x onerror=alert(1)>")
@@ -247,6 +247,41 @@ def test_a_failed_start_gives_its_reason(browse, tmp_path, pictures):
         by(page, "answer").get_by_role("button", name="Try again").click()
         expect(by(page, "answer")).to_contain_text("No answer. The connection to LlamaRunner was lost.")
         page.errors.clear()  # the browser logs the refused request itself
+    finally:
+        running.close()
+
+
+def test_hostile_text_stays_text(browse, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    name = "<img src=x onerror=alert(1)>"
+    shutil.copy(MODELS / "tiny-chat.gguf", models / f"{name}.gguf")
+    running = Server(models=models)
+    answer = ("<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> [link](javascript:window.hacked=1) "
+              "![picture](http://127.0.0.1:9/x.png) <iframe src='http://127.0.0.1:9/'></iframe> <b style='color:red'>b</b> "
+              "\n\nA [good](https://example.org/) and a [bad](javascript:alert(1)) link.")
+    stream = "".join(f"data: {json.dumps({'choices': [{'delta': {'content': piece}}]})}\n\n"
+                     for piece in re.findall("(?s).{1,5}", answer)) + "data: [DONE]\n\n"
+    try:
+        page = browse(running.ui + "#/models")
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        hostile = by(page, "models").locator("li", has_text="onerror")
+        expect(hostile).to_have_count(1)
+        hostile.locator("a.name").click()
+        expect(by(page, "detail")).to_contain_text("onerror")
+        by(page, "nav-chat").click()
+        page.route("**/v1/chat/completions", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=stream))
+        by(page, "message").fill("hi")
+        page.keyboard.press("Enter")
+        expect(by(page, "answer")).to_have_attribute("data-status", "done")
+        expect(by(page, "answer-text")).to_contain_text("<script>window.hacked = 1</script>")
+        links = by(page, "answer-text").locator("a[href]")
+        assert [link.get_attribute("href") for link in links.all()] == ["https://example.org/"]
+        assert links.first.get_attribute("rel") == "noopener noreferrer"
+        assert page.locator("main img, main iframe, main script, main b[style]").count() == 0
+        assert page.evaluate("window.hacked") is None
+        assert [url for url in asked if not url.startswith(running.ui.replace("/ui/", ""))] == []
     finally:
         running.close()
 

@@ -36,10 +36,13 @@ const LISTENERS = ['ollama', 'lmstudio', 'management'] as const;
 /** Every sentence the user should read first, most serious first. */
 export function problems(state: StateView): string[] {
   const found: string[] = [];
+  // The server's list holds the listeners' and the configuration's words too; here they are told in more detail.
+  const told = new Set<string>();
   if (!state.engine.available) found.push(t.engine.missing(state.engine.error ?? ''));
   for (const name of LISTENERS) {
     const problem = state.listeners[name].problem;
     if (!problem) continue;
+    told.add(problem.error);
     const what = t.listeners[name];
     found.push(
       problem.held_by ? t.listeners.heldBy(what, problem.held_by.name, problem.held_by.pid) : t.listeners.failed(what, problem.error),
@@ -48,9 +51,12 @@ export function problems(state: StateView): string[] {
   for (const model of state.models) {
     if (model.state === 'failed') found.push(t.models.failed(model.display_name, model.reason ?? ''));
   }
-  if (!state.config.ok) found.push(t.config.refused(state.config.error ?? ''));
-  for (const text of state.problems) if (!found.includes(text)) found.push(text);
-  return found;
+  if (!state.config.ok) {
+    const error = state.config.error ?? '';
+    told.add(error);
+    found.push(t.config.refused(error));
+  }
+  return [...new Set([...found, ...state.problems.filter((text) => !told.has(text))])];
 }
 
 /** `all`, `some` or `none` of the enabled listeners answer. */

@@ -102,7 +102,8 @@ impl Watcher {
             .models
             .iter()
             .find(|model| matches!(model.state, ModelState::Failed(_)));
-        let problem_of = |model: &ModelFact| format!("{} did not start", model.entry.display_name);
+        let names = Names::of(facts);
+        let problem_of = |model: &ModelFact| format!("{} did not start", names.name(model));
 
         self.problems = facts.warnings.iter().cloned().collect();
         self.problems.extend(
@@ -129,7 +130,7 @@ impl Watcher {
         } else if let Some(warning) = unseen_warning {
             (Emblem::Warning, format!("attention · {}", first_sentence(warning)))
         } else if let Some(model) = loading {
-            (Emblem::Loading, starting(model))
+            (Emblem::Loading, starting(names.name(model), &model.state))
         } else if busy {
             (
                 Emblem::Busy,
@@ -147,7 +148,7 @@ impl Watcher {
                 .slots
                 .iter()
                 .filter_map(|key| facts.models.iter().find(|model| model.entry.key == *key))
-                .map(|model| line(model, now.unix_ms))
+                .map(|model| line(names.name(model), model, now.unix_ms))
                 .collect(),
             can_free: running > 0,
             problem: !self.problems.is_empty(),
@@ -226,10 +227,29 @@ fn is_running(state: &ModelState) -> bool {
     )
 }
 
-fn line(model: &ModelFact, unix_ms: i64) -> ModelLine {
-    let name = &model.entry.display_name;
+/// What to call models: by the name for people where it is one model's only, else by key.
+struct Names<'a>(BTreeSet<&'a str>);
+
+impl<'a> Names<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        let mut once = BTreeSet::new();
+        let all = facts.models.iter().map(|model| model.entry.display_name.as_str());
+        Self(all.filter(|name| !once.insert(*name)).collect())
+    }
+
+    fn name<'m>(&self, model: &'m ModelFact) -> &'m str {
+        let name = model.entry.display_name.as_str();
+        if self.0.contains(name) {
+            model.entry.key.as_str()
+        } else {
+            name
+        }
+    }
+}
+
+fn line(name: &str, model: &ModelFact, unix_ms: i64) -> ModelLine {
     let label = match &model.state {
-        ModelState::Unloaded => name.clone(),
+        ModelState::Unloaded => name.to_owned(),
         ModelState::Queued => format!("{name} · queued"),
         ModelState::Loading { .. } => match percent(&model.state) {
             Some(percent) => format!("{name} · starting {percent}"),
@@ -283,9 +303,8 @@ fn use_words(model: &ModelFact, unix_ms: i64) -> String {
     }
 }
 
-fn starting(model: &ModelFact) -> String {
-    let name = &model.entry.display_name;
-    percent(&model.state).map_or_else(
+fn starting(name: &str, state: &ModelState) -> String {
+    percent(state).map_or_else(
         || format!("starting {name}"),
         |percent| format!("starting {name} · {percent}"),
     )

@@ -289,3 +289,20 @@ fn quit_says_what_it_stops() {
     );
     assert!(view(1).can_free && !view(0).can_free);
 }
+
+#[test]
+fn models_of_one_name_are_told_apart_by_key() {
+    let named = |key: &str, name: &str| {
+        let mut fact = model(key, ModelState::Unloaded);
+        Arc::make_mut(&mut fact.entry).display_name = name.into();
+        fact
+    };
+    let view = Watcher::default().view(
+        &facts(vec![named("a", "Llama"), named("b", "Llama"), named("c", "Other")]),
+        now(),
+    );
+    assert_eq!(
+        view.models.iter().map(|line| line.label.as_str()).collect::<Vec<_>>(),
+        ["a", "b", "Other"]
+    );
+}
