@@ -135,9 +135,16 @@ const KNOWN: &[Known] = &[
         sentence: "The model file is damaged or not a GGUF file. Download it again.",
     },
     Known {
+        phrases: &["only supports up to version"],
+        cause: FailureCause::File,
+        sentence: "The model file is damaged, or its format is newer than this engine. Download it again, or use a newer \
+                   engine.",
+    },
+    Known {
         phrases: &[
             "not within the file bounds",
             "corrupted or incomplete",
+            "failed to read header",
             "unexpectedly reached end of file",
             "unexpected end of file",
             "failed to read key-value pairs",
@@ -192,6 +199,9 @@ const NO_MEMORY: &[&str] = &[
     "cannot allocate memory",
 ];
 
+/// The engine's own last words after it refused a model for whatever reason. Another try would be refused too.
+const LOADING_ERROR: &[&str] = &["exiting due to model loading error"];
+
 fn classify(exit: &ExitReport, phase: FailurePhase) -> (FailureCause, String) {
     let lines = lines(exit);
     if exit.requested {
@@ -217,6 +227,14 @@ fn classify(exit: &ExitReport, phase: FailurePhase) -> (FailureCause, String) {
     }
     if let Some(line) = says(&lines, NO_MEMORY) {
         return (FailureCause::OutOfMemory, no_memory(&lines, line));
+    }
+    let refused = exit.signal.is_none() && says(&lines, LOADING_ERROR).is_some();
+    if phase == FailurePhase::Starting && refused {
+        let said = last_error(&lines)
+            .map(|text| format!(" It said: {text}."))
+            .unwrap_or_default();
+        let sentence = format!("The engine cannot load this model.{said}");
+        return (FailureCause::File, sentence);
     }
     by_signal(exit, phase, &lines)
 }

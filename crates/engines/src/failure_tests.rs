@@ -50,6 +50,15 @@ fn files() {
         ),
         ("gguf_init_from_reader: failed to read magic", "not a GGUF"),
         (
+            "gguf_init_from_reader: this GGUF file is version 1953849888 but this software only supports up to version 3",
+            "damaged, or its format is newer",
+        ),
+        ("gguf_init_from_reader: failed to read header", "incomplete or damaged"),
+        (
+            "llama_model_load: error loading model: a reason of next year",
+            "cannot load this model. It said: ",
+        ),
+        (
             "llama_model_load: error loading model: tensor 'blk.1.ffn_up.weight' data is not within the file bounds, model is \
              corrupted or incomplete",
             "Download it again",
@@ -206,6 +215,17 @@ fn signals() {
         ..exit(None, Some(9), &["GGML_ASSERT(x) failed"])
     };
     assert_eq!(failure_cause(&stopped, FailurePhase::Running), Stopped);
+}
+
+#[test]
+fn a_crash_while_loading_stays_a_crash_and_memory_stays_memory() {
+    let tail = "srv  llama_server: exiting due to model loading error";
+    let killed = exit(None, Some(11), &[tail]);
+    assert_eq!(failure_cause(&killed, FailurePhase::Starting), FailureCause::Crash);
+    let full = exit(Some(1), None, &["ggml_aligned_malloc: insufficient memory", tail]);
+    assert_eq!(failure_cause(&full, FailurePhase::Starting), FailureCause::OutOfMemory);
+    let serving = exit(Some(1), None, &[tail]);
+    assert_eq!(failure_cause(&serving, FailurePhase::Running), FailureCause::Crash);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The same with a real llama-server; skipped with a note where none has been built.
 
-use domain::{Capability, EngineMode, LaunchOptions, ModelState};
+use std::time::Duration;
+
+use domain::{Capability, EngineMode, ErrorKind, LaunchOptions, ModelState};
 use router::RouterSettings;
 use serde_json::json;
 use testkit::sse_events;
@@ -110,7 +112,15 @@ async fn a_file_that_is_no_model_names_the_reason_at_once() {
     std::fs::write(&broken, b"GGUF but not really").unwrap();
     let mut model = (*entry("broken", "tiny-chat.gguf", Capability::Chat, launch())).clone();
     model.path = broken;
-    let error = rig.lease(&model.shared()).await.map(drop).unwrap_err();
+    // One start, no retries: five of them would take half a minute.
+    let model = model.shared();
+    let answer = tokio::time::timeout(Duration::from_secs(20), rig.lease(&model)).await;
+    let error = answer
+        .expect("the same start is not tried again")
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::EngineFailed);
+    assert!(error.message.contains("damaged"), "{error}");
     assert!(!error.message.contains('/'), "no path in messages: {error}");
     rig.end().await;
 }
