@@ -6,6 +6,7 @@ use domain::{Level, LogLine};
 use telemetry::{LineSink, LogRing, MAX_LINE_BYTES, clean_line};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::{LineDecoder, OutputLine, OutputStream};
 
@@ -13,7 +14,7 @@ use crate::{LineDecoder, OutputLine, OutputStream};
 const LAST_LINES: usize = 50;
 /// What one of them may take: a report is shown whole.
 const LAST_LINE_BYTES: usize = 1024;
-/// An unfinished line is shown after this long without more: progress dots are a sign of life (promise R8).
+/// An unfinished line is passed on this long after its first byte: progress dots are a sign of life (promise R8).
 const PARTIAL_AFTER: Duration = Duration::from_secs(1);
 
 /// Where the lines of one child go. None of the targets can make it wait (promise R10).
@@ -75,21 +76,33 @@ impl LineTargets {
 pub(crate) async fn drain(mut pipe: impl AsyncRead + Unpin, stream: OutputStream, targets: Arc<LineTargets>) {
     let mut buffer = vec![0; 16 * 1024];
     let mut splitter = LineSplitter::default();
+    // Of the unfinished line. Not moved by its further bytes: dots may come faster than that.
+    let mut due: Option<Instant> = None;
     loop {
-        let read = if splitter.has_partial() {
-            let Ok(read) = tokio::time::timeout(PARTIAL_AFTER, pipe.read(&mut buffer)).await else {
-                splitter.finish(|line| targets.line(stream, line));
-                continue;
-            };
-            read
-        } else {
-            pipe.read(&mut buffer).await
+        let read = match due {
+            Some(due) => tokio::time::timeout_at(due, pipe.read(&mut buffer)).await,
+            None => Ok(pipe.read(&mut buffer).await),
         };
         match read {
-            Ok(n) if n > 0 => splitter.push(&buffer[..n], |line| targets.line(stream, line)),
+            Ok(Ok(n)) if n > 0 => {
+                let ended = splitter.push(&buffer[..n], |line| targets.line(stream, line));
+                if ended || !splitter.has_partial() {
+                    due = None;
+                }
+                if splitter.has_partial() && due.is_none() {
+                    due = Some(Instant::now() + PARTIAL_AFTER);
+                }
+                // A time-out does not fire while there is always something to read.
+                if due.is_none_or(|due| Instant::now() < due) {
+                    continue;
+                }
+            }
+            Err(_) => {}
             // The end, or a pipe that broke: either way there is nothing more to read.
-            _ => break,
+            Ok(_) => break,
         }
+        splitter.finish(|line| targets.line(stream, line));
+        due = None;
     }
     splitter.finish(|line| targets.line(stream, line));
 }
@@ -106,7 +119,9 @@ impl LineSplitter {
         !self.partial.is_empty()
     }
 
-    fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
+    /// True when a line ended in these bytes.
+    fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) -> bool {
+        let mut ended = false;
         while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
             let (head, rest) = bytes.split_at(end);
             if self.skipping {
@@ -119,9 +134,10 @@ impl LineSplitter {
                 self.partial.clear();
             }
             bytes = &rest[1..];
+            ended = true;
         }
         if self.skipping {
-            return;
+            return ended;
         }
         self.partial.extend_from_slice(bytes);
         if self.partial.len() > MAX_LINE_BYTES {
@@ -129,6 +145,7 @@ impl LineSplitter {
             self.partial = Vec::new();
             self.skipping = true;
         }
+        ended
     }
 
     /// Passes on an unfinished line.
@@ -204,5 +221,35 @@ mod tests {
         assert_eq!(received.recv().await.unwrap().text, "..done");
         drop(write);
         assert_eq!(received.recv().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dots_faster_than_the_wait_are_passed_on_too() {
+        use tokio::io::AsyncWriteExt;
+        let (lines, mut received) = mpsc::channel(64);
+        let targets = Arc::new(LineTargets {
+            ring: LogRing::new(10, 1000),
+            file: None,
+            decoder: None,
+            last: Arc::default(),
+            lines,
+        });
+        let (mut write, read) = tokio::io::duplex(64);
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn(drain(read, OutputStream::Stderr, targets));
+        let begun = Instant::now();
+        for _ in 0..50 {
+            write.write_all(b".").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let first = received.try_recv().expect("passed on while dots go on").text;
+        assert!((3..=5).contains(&first.len()), "{first}");
+        assert_eq!(begun.elapsed(), Duration::from_secs(15));
+        drop(write);
+        let mut all = first;
+        while let Some(line) = received.recv().await {
+            all += &line.text;
+        }
+        assert_eq!(all, ".".repeat(50));
     }
 }
