@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tauri::{AppHandle, RunEvent, WindowEvent};
 
@@ -13,6 +14,8 @@ use crate::tray::Tray;
 use crate::window::{self, Page};
 use crate::{login, notice};
 
+/// How long a hidden start waits for a tray host before it shows the window.
+const HOST_PATIENCE: Duration = Duration::from_secs(4);
 /// A failure at run time.
 const FAILED: u8 = 1;
 
@@ -89,7 +92,9 @@ fn event_loop(
             }
             login::follow_config(handle, &core);
             let tray = Tray::start(handle, &core, panel);
-            if !hidden || !tray {
+            if hidden {
+                show_without_tray(handle, &core, tray);
+            } else {
                 window::show(handle, &core, Page::Any);
             }
         }
@@ -103,6 +108,21 @@ fn event_loop(
         RunEvent::Exit => core.shut_down(),
         _ => {}
     })
+}
+
+/// A hidden start without a tray would leave nothing to click on: the window comes instead, unless a host appears soon
+/// (at login the panel often starts after us).
+fn show_without_tray(handle: &AppHandle, core: &Core, tray: Option<Tray>) {
+    let (at, shown) = (handle.clone(), core.clone());
+    core.spawn(async move {
+        let up = |tray: &Option<Tray>| tray.as_ref().is_some_and(Tray::is_up);
+        if !up(&tray) {
+            tokio::time::sleep(HOST_PATIENCE).await;
+        }
+        if !up(&tray) {
+            window::show(&at, &shown, Page::Any);
+        }
+    });
 }
 
 /// A second start opens the window, unless it came from the login.

@@ -182,6 +182,15 @@ def test_without_a_tray_host_the_window_shows_and_a_later_host_gets_the_item(des
     start_model(app, item)
 
 
+def test_a_panel_that_starts_after_us_gets_the_item_and_no_window_pops_up(desktop):
+    desktop.app("--hidden")
+    time.sleep(1)
+    item = desktop.host().item()
+    assert item.status().startswith("LlamaRunner · serving")
+    time.sleep(4)
+    assert desktop.windows() == []
+
+
 def test_without_a_session_bus_the_window_shows(desktop):
     env = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"}
     app = desktop.app("--hidden", env=env)

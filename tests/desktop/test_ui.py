@@ -129,6 +129,7 @@ def test_pages_in_both_themes(server, browse, pictures, scheme):
 
     by(page, "nav-home").click()
     expect(by(page, "loaded")).to_contain_text(MODEL)
+    expect(by(page, "loaded")).to_contain_text("MB")
     page.screenshot(path=pictures / f"home-loaded-{scheme}.png")
 
     by(page, "nav-chat").click()

@@ -5,6 +5,7 @@ import { needsSnapshot, reduce } from './reduce';
 export type Connection = 'connecting' | 'live' | 'stale';
 
 const SNAPSHOT_EVERY_MS = 700;
+const SETTLED_MS = 1500;
 const RETRY_MS = 2000;
 
 /** What the server says, kept current by one event stream. Every page renders this and nothing else. */
@@ -18,6 +19,7 @@ export class ServerStore {
   #source: EventSource | null = null;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #snapshot: ReturnType<typeof setTimeout> | undefined;
+  #settle: ReturnType<typeof setTimeout> | undefined;
   #snapshotAt = 0;
 
   connect(): void {
@@ -44,6 +46,7 @@ export class ServerStore {
     this.#source?.close();
     clearTimeout(this.#retry);
     clearTimeout(this.#snapshot);
+    clearTimeout(this.#settle);
   }
 
   model(key: string): ModelView | undefined {
@@ -65,20 +68,27 @@ export class ServerStore {
     if (needsSnapshot(event)) this.refresh();
   }
 
-  /** Asks for a snapshot, soon and not more often than one page needs. */
+  /** Asks for a snapshot, soon and not more often than a page needs. */
   refresh(): void {
-    if (this.#snapshot !== undefined) return;
-    const wait = Math.max(0, this.#snapshotAt + SNAPSHOT_EVERY_MS - Date.now());
-    this.#snapshot = setTimeout(async () => {
-      this.#snapshotAt = Date.now();
-      try {
-        this.#receive(await fetchState());
-      } catch {
-        // The event stream notices a lost server; until then the last state stays.
-      } finally {
-        this.#snapshot = undefined;
-      }
-    }, wait);
+    clearTimeout(this.#settle);
+    // Memory is measured now and then, not with each event: one more look when things have calmed down.
+    this.#settle = setTimeout(() => this.#later(0), SETTLED_MS);
+    this.#later(Math.max(0, this.#snapshotAt + SNAPSHOT_EVERY_MS - Date.now()));
+  }
+
+  #later(wait: number): void {
+    this.#snapshot ??= setTimeout(() => void this.#take(), wait);
+  }
+
+  async #take(): Promise<void> {
+    // From here on, a new wish makes a new snapshot: this one may miss what comes now.
+    this.#snapshot = undefined;
+    this.#snapshotAt = Date.now();
+    try {
+      this.#receive(await fetchState());
+    } catch {
+      // The event stream notices a lost server; until then the last state stays.
+    }
   }
 }
 

@@ -31,6 +31,8 @@ const ID: &str = "llama-runner";
 const PACE: Duration = Duration::from_millis(250);
 /// Length of a frame of the loading emblem.
 const FRAME: Duration = Duration::from_millis(500);
+/// After the last event things have calmed down.
+const SETTLED: Duration = Duration::from_millis(1500);
 /// Without events and countdowns nothing changes; this look is for whatever was forgotten.
 const LONGEST_SLEEP: Duration = Duration::from_mins(10);
 
@@ -58,13 +60,13 @@ struct State {
 }
 
 impl Tray {
-    /// Puts up the tray, on the main thread. False: there is no host now; one that comes later is used.
-    pub(crate) fn start(handle: &AppHandle, core: &Core, panel: Panel) -> bool {
+    /// Puts up the tray, on the main thread. Without a host now, one that comes later is used.
+    pub(crate) fn start(handle: &AppHandle, core: &Core, panel: Panel) -> Option<Self> {
         let menu = match TrayMenu::new(handle, core, login::enabled(handle)) {
             Ok(menu) => menu,
             Err(error) => {
                 tracing::warn!(%error, "no tray: its menu could not be made");
-                return false;
+                return None;
             }
         };
         let mut watcher = Watcher::default();
@@ -87,12 +89,17 @@ impl Tray {
         handle.on_menu_event(move |_, event| clicked.command(event.id().as_ref()));
         let clicked = tray.clone();
         handle.on_tray_icon_event(move |_, event| clicked.click(&event));
-        let there = tray.put_up();
+        tray.put_up();
         let following = tray.clone();
         core.spawn(async move { following.follow().await });
         let hosts = tray.clone();
         core.spawn(async move { host::watch(move || hosts.put_up_soon()).await });
-        there
+        Some(tray)
+    }
+
+    /// Does a host show the icon?
+    pub(crate) fn is_up(&self) -> bool {
+        self.state().icon.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,11 +107,11 @@ impl Tray {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers the icon with the host, on the main thread, unless it is there. True: it is there now.
-    fn put_up(&self) -> bool {
+    /// Registers the icon with the host, on the main thread, unless it is there.
+    fn put_up(&self) {
         let mut state = self.state();
         if state.icon.is_some() {
-            return true;
+            return;
         }
         let view = state.view.clone();
         // Before the icon exists: changes to the menu are then part of its first layout.
@@ -121,20 +128,14 @@ impl Tray {
                 state.icon = Some(icon);
                 state.shown = Some((view, 0));
                 tracing::info!("tray icon registered");
-                true
             }
-            Err(error) => {
-                tracing::warn!(%error, "no tray host; the tray icon appears when one does");
-                false
-            }
+            Err(error) => tracing::warn!(%error, "no tray host; the tray icon appears when one does"),
         }
     }
 
     fn put_up_soon(&self) {
         let tray = self.clone();
-        self.on_main_thread(move || {
-            tray.put_up();
-        });
+        self.on_main_thread(move || tray.put_up());
     }
 
     fn on_main_thread(&self, work: impl FnOnce() + Send + 'static) {
@@ -147,6 +148,8 @@ impl Tray {
     async fn follow(&self) {
         let mut events = self.inner.core.events();
         let mut frame = 0;
+        // Memory is measured now and then, not with each event: one more look when things have calmed down.
+        let mut settling = true;
         loop {
             let now = Now::read();
             let facts = self.inner.core.facts();
@@ -166,11 +169,17 @@ impl Tray {
             self.on_main_thread(move || tray.refresh(frame));
             // At most four updates a second, however many events there are.
             tokio::time::sleep(PACE).await;
-            let wake = wake.unwrap_or(now.at + LONGEST_SLEEP);
-            tokio::select! {
-                more = next_change(&mut events) => if !more { return },
-                () = tokio::time::sleep_until(wake.into()) => {}
-            }
+            let calm = settling.then(|| now.at + SETTLED);
+            let wake = wake.into_iter().chain(calm).min().unwrap_or(now.at + LONGEST_SLEEP);
+            settling = tokio::select! {
+                more = next_change(&mut events) => {
+                    if !more {
+                        return;
+                    }
+                    true
+                }
+                () = tokio::time::sleep_until(wake.into()) => false,
+            };
         }
     }
 
