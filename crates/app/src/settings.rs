@@ -21,7 +21,7 @@ fn seconds(seconds: u64) -> Duration {
     }
 }
 
-/// `scheduler`, `supervisor` and `defaults`.
+/// `scheduler`, `supervisor`, `defaults` and what of `lmstudio` decides who stays loaded.
 pub(crate) fn router(config: &Config) -> RouterSettings {
     let (scheduler, supervisor) = (&config.scheduler, &config.supervisor);
     RouterSettings {
@@ -34,6 +34,7 @@ pub(crate) fn router(config: &Config) -> RouterSettings {
         autoload: scheduler.autoload,
         keep_alive: config.defaults.keep_alive,
         launch: config.defaults.launch(),
+        jit_auto_evict: config.lmstudio.auto_evict,
         stall_timeout: seconds(supervisor.stall_timeout_seconds),
         watchdog: seconds(supervisor.watchdog_seconds),
         stop_grace: Duration::from_secs(supervisor.stop_grace_seconds),
@@ -165,6 +166,12 @@ mod tests {
         assert_eq!(registry.dirs, Vec::<std::path::PathBuf>::new());
         assert_eq!(engines(&config, &places()).cache_dir, Path::new("/k"));
         assert_eq!(without_effect(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_stays_loaded_after_a_just_in_time_load_is_configured() {
+        assert!(router(&Config::default()).jit_auto_evict);
+        assert!(!router(&parse(r#"{"lmstudio": {"auto_evict": false}}"#)).jit_auto_evict);
     }
 
     #[test]

@@ -54,8 +54,6 @@ pub struct Limits {
 pub struct LmStudioRules {
     /// Load on demand; off: only loaded models are listed and answer.
     pub jit: bool,
-    /// Unload other models that were loaded on demand before loading one on demand.
-    pub auto_evict: bool,
     /// Idle time after which a model loaded on demand goes.
     pub default_ttl: Duration,
     /// Status for unknown routes.
@@ -72,7 +70,6 @@ impl Default for LmStudioRules {
     fn default() -> Self {
         Self {
             jit: true,
-            auto_evict: true,
             default_ttl: Duration::from_hours(1),
             unknown_route_status: 404,
             cors: false,
@@ -108,7 +105,6 @@ impl ApiSettings {
             management: ListenerRules::from_config(&config.proxies.management),
             lmstudio_port: LmStudioRules {
                 jit: config.lmstudio.jit,
-                auto_evict: config.lmstudio.auto_evict,
                 default_ttl: Duration::from_secs(config.lmstudio.default_ttl),
                 unknown_route_status: config.lmstudio.unknown_route_status,
                 cors: config.lmstudio.cors,

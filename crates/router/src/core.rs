@@ -268,6 +268,7 @@ fn limits(settings: &RouterSettings) -> Limits {
         autoload: settings.autoload,
         keep_alive: settings.keep_alive,
         launch: settings.launch.clone(),
+        jit_auto_evict: settings.jit_auto_evict,
         ..Limits::default()
     }
 }

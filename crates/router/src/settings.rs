@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use domain::{KeepAlive, LaunchOptions, ModelKey};
 
-/// The router's part of the configuration (`scheduler.*`, `supervisor.*`, `defaults.*`), already merged from flags,
+/// The router's part of the configuration (`scheduler.*`, `supervisor.*`, `defaults.*`,
+/// `lmstudio.auto_evict`), already merged from flags,
 /// environment and file. Applied at start and again on every reload with [`crate::Router::apply`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterSettings {
@@ -18,6 +19,8 @@ pub struct RouterSettings {
     pub keep_alive: KeepAlive,
     /// Launch options below those of the request and of the model's entry.
     pub launch: LaunchOptions,
+    /// A just-in-time load of the LM Studio port makes every other just-in-time model leave first (`lmstudio.auto_evict`).
+    pub jit_auto_evict: bool,
     /// A load without output and without memory growth for this long is given up (promise R8).
     pub stall_timeout: Duration,
     /// Running requests without a byte for this long lead to a probe, and a silent engine is replaced (promise R9).
@@ -39,6 +42,7 @@ impl Default for RouterSettings {
             autoload: true,
             keep_alive: KeepAlive::For(Duration::from_mins(5)),
             launch: LaunchOptions::default(),
+            jit_auto_evict: true,
             stall_timeout: Duration::from_mins(2),
             watchdog: Duration::from_mins(3),
             stop_grace: Duration::from_secs(10),

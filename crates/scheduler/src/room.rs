@@ -119,14 +119,22 @@ impl Scheduler {
         // Places above a lowered limit do not become free by leaving.
         coming = coming.saturating_sub(occupied.saturating_sub(places));
 
+        // A just-in-time caller waits for the other just-in-time models to leave.
+        let mut clearing = false;
         for (key, oldest) in self.wanted(now) {
             let Some(model) = self.models.get(&key) else { continue };
             let jit = model.queue.front().is_some_and(|ticket| ticket.jit);
+            let one_leaves = self
+                .models
+                .values()
+                .any(|m| leaving(m) && m.instance.as_ref().is_some_and(|i| i.jit));
             if oldest.is_some()
                 && jit
                 && self.limits.jit_auto_evict
                 && self.clear_other_jit(now, oldest, look_again, effects)
             {
+                clearing = true;
+                coming = coming.saturating_sub(usize::from(one_leaves));
                 continue;
             }
             if free > 0 {
@@ -163,7 +171,7 @@ impl Scheduler {
             if let Some(instance) = &mut model.instance
                 && instance.phase == Phase::Draining(Drain::Evict)
                 && instance.active > 0
-                && !self.limits.jit_auto_evict
+                && !(clearing && instance.jit)
             {
                 instance.phase = Phase::Ready;
                 coming -= 1;

@@ -139,9 +139,6 @@ pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish:
                 ));
             }
             keep_alive = keep_alive.or(Some(KeepAlive::For(wish.ttl.unwrap_or(rules.default_ttl))));
-            if rules.auto_evict {
-                evict_others(cx, entry).await;
-            }
         }
     }
     let request = LeaseRequest {
@@ -155,17 +152,6 @@ pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish:
     let lease = cx.state().router.lease(request).await?;
     let _ = cx.lease_id.set(lease.request_id());
     Ok(lease)
-}
-
-/// "Keep only the last just-in-time model": the others go before this one is loaded. Running answers end first (LM Studio
-/// contract 3), so this waits for them; requests for an evicted model queue behind.
-async fn evict_others(cx: &Cx, entry: &ModelEntry) {
-    let router = &cx.state().router;
-    for instance in router.instances() {
-        if instance.jit && instance.model != entry.key {
-            router.unload(&instance.model, false).await;
-        }
-    }
 }
 
 fn client(cx: &Cx, parts: &Parts) -> String {

@@ -102,6 +102,30 @@ async fn just_in_time_loading_and_its_time_to_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn loads_at_the_same_moment_leave_one_just_in_time_model() {
+    let server = Server::start(Setup {
+        engine: Engine::Stub(Vec::new()),
+        ..Setup::default()
+    })
+    .await;
+    let question = chat("tiny-chat", false);
+    let words = json!({"model": "tiny-embed", "input": "cat"});
+    let (chat, embedded) = tokio::join!(
+        post(server.lmstudio, "/v1/chat/completions", &question),
+        post(server.lmstudio, "/v1/embeddings", &words),
+    );
+    assert_eq!((chat.status.as_u16(), embedded.status.as_u16()), (200, 200));
+    assert_eq!(server.router.instances().len(), 1);
+    // The other ports' models are neither evicted nor do they evict.
+    let asked = post(server.ollama, "/v1/chat/completions", &question).await;
+    assert_eq!(asked.status, 200, "{}", asked.text());
+    let embedded = post(server.ollama, "/v1/embeddings", &words).await;
+    assert_eq!(embedded.status, 200, "{}", embedded.text());
+    assert_eq!(server.router.instances().len(), 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_names_are_answered_by_the_only_loaded_model() {
     let server = with_engine().await;
     let unknown = post(server.lmstudio, "/v1/chat/completions", &chat("gpt-4", false)).await;

@@ -236,6 +236,31 @@ fn only_the_last_jit_model_stays() {
 }
 
 #[test]
+fn a_jit_caller_that_leaves_gives_the_others_back_and_ordinary_callers_evict_no_jit_model() {
+    let mut desk = Desk::new(Limits {
+        jit_auto_evict: true,
+        ..limits(3)
+    });
+    let jit = |ask: &mut Acquire| ask.jit = true;
+    desk.ask_with(entry("a"), jit);
+    desk.ready();
+    let lease = desk.leases()[0];
+    // Nobody evicts for a caller of another port while there is room.
+    let ordinary = desk.ask("c");
+    desk.expect(&["start c"]);
+    desk.ready();
+    desk.expect(&[&format!("grant {}", ordinary.0)]);
+    // Busy: closed after the caller's patience, serving again when the caller leaves.
+    let ticket = desk.ask_with(entry("b"), jit);
+    desk.advance(secs(3));
+    assert_eq!(desk.scheduler.state(&"a".into()), ModelState::Draining);
+    desk.send(Event::CancelTicket(ticket));
+    assert_eq!(desk.scheduler.state(&"a".into()), ModelState::Ready);
+    desk.release(lease);
+    desk.expect(&[]);
+}
+
+#[test]
 fn a_load_without_callers_is_cancelled_but_not_an_explicit_one() {
     let mut desk = Desk::new(limits(2));
     let ask = desk.ask("a");
