@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::load::{Connection, post};
-use crate::targets::Target;
+use crate::targets::{PATIENCE, Target};
 use crate::{meter, report, targets};
 
 /// How much to measure.
@@ -111,9 +111,14 @@ async fn visit(target: &Target, connections: usize, slice: Duration) -> Result<V
         tasks.spawn(hammer(target.address, started + slice));
     }
     let mut all = Histogram::<u64>::new(3)?;
-    while let Some(done) = tasks.join_next().await {
-        all.add(done??)?;
-    }
+    let what = format!("{}, {connections} connections", target.name);
+    targets::within(slice + PATIENCE, what, async {
+        while let Some(done) = tasks.join_next().await {
+            all.add(done??)?;
+        }
+        Ok(())
+    })
+    .await?;
     let elapsed = started.elapsed().as_secs_f64();
     let count = all.len() as f64;
     let cpu = (meter::cpu_ns(target.pid)? - cpu) as f64 / 1e3;

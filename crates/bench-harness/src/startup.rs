@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::load::{Connection, post};
 use crate::rounds::Plan;
+use crate::targets::{PATIENCE, Target};
 use crate::{meter, report, targets};
 
 /// The stub engine's load time in the swap measurement.
@@ -16,7 +17,7 @@ const LOAD: Duration = Duration::from_millis(100);
 pub(crate) async fn measure(plan: Plan) -> Result<()> {
     let (mut ready, mut rss, mut pss) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        let runner = targets::runner(json!({}), &[]).await?;
+        let runner = targets::runner(0, json!({}), &[]).await?;
         ready.push(runner.ready_after.as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (resident, proportional) = meter::memory(runner.target.pid)?;
@@ -35,10 +36,19 @@ pub(crate) async fn measure(plan: Plan) -> Result<()> {
     swap(plan).await
 }
 
+async fn once(target: &Target, path: &str, body: &Value, expected: &[u8]) -> Result<()> {
+    targets::within(PATIENCE, format!("{} {path}", target.name), async {
+        let mut connection = Connection::open(target.address).await?;
+        connection.ask(&post(target.address, path, body), expected).await
+    })
+    .await
+}
+
 /// One model at a time; asking for the other in turn. The engine alone is timed beside it, round by round.
 async fn swap(plan: Plan) -> Result<()> {
     let load_ms = LOAD.as_millis().to_string();
     let target = targets::runner(
+        0,
         json!({"scheduler": {"max_loaded_models": 1}}),
         &[("STUB_LOAD_MS", &load_ms)],
     )
@@ -57,16 +67,12 @@ async fn swap(plan: Plan) -> Result<()> {
             ("/v1/embeddings", json!({"model": model, "input": "cat"}), b"embedding")
         };
         let at = Instant::now();
-        let mut connection = Connection::open(target.address).await?;
-        connection.ask(&post(target.address, path, &body), expected).await?;
+        once(&target, path, &body, expected).await?;
         let own = at.elapsed().as_secs_f64() * 1e3;
         let at = Instant::now();
         let engine = targets::direct_loading(&load_ms).await?;
-        let mut connection = Connection::open(engine.address).await?;
         let chat = json!({"model": "x", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
-        connection
-            .ask(&post(engine.address, "/v1/chat/completions", &chat), b"choices")
-            .await?;
+        once(&engine, "/v1/chat/completions", &chat, b"choices").await?;
         let bare = at.elapsed().as_secs_f64() * 1e3;
         if round > 0 {
             ours.push(own);

@@ -9,15 +9,15 @@ use tokio::task::JoinSet;
 
 use crate::load::{Connection, post};
 use crate::rounds::{Plan, order};
-use crate::targets::Target;
+use crate::targets::{PATIENCE, Target};
 use crate::{meter, report, targets};
 
 const STREAMS: usize = 64;
 const TOKENS: u64 = 1000;
 
 /// A stream of the stub engine: so many tokens, so many a second (0: as fast as they are taken).
-fn stream_body(tokens: u64, rate: f64) -> Value {
-    json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}], "stream": true,
+fn stream_body(model: &str, tokens: u64, rate: f64) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": true,
         "max_tokens": tokens, "stub": {"tokens": tokens, "rate": rate}})
 }
 
@@ -55,9 +55,17 @@ async fn flood_once(target: &Target, form: Form) -> Result<Visit> {
         tasks.spawn(one_stream(target.address, form));
     }
     let mut events = 0;
-    while let Some(done) = tasks.join_next().await {
-        events += done??;
-    }
+    targets::within(
+        PATIENCE * 3,
+        format!("{}, flood of {}", target.name, form.path),
+        async {
+            while let Some(done) = tasks.join_next().await {
+                events += done??;
+            }
+            Ok(())
+        },
+    )
+    .await?;
     ensure!(events == TOKENS * STREAMS as u64, "{events} events");
     let seconds = started.elapsed().as_secs_f64();
     let cpu = (meter::cpu_ns(target.pid)? - cpu) as f64 / 1e3;
@@ -68,7 +76,7 @@ async fn flood_once(target: &Target, form: Form) -> Result<Visit> {
 }
 
 async fn one_stream(address: SocketAddr, form: Form) -> Result<u64> {
-    let request = post(address, form.path, &stream_body(TOKENS, 0.0));
+    let request = post(address, form.path, &stream_body("tiny-chat", TOKENS, 0.0));
     Connection::open(address)
         .await?
         .stream(&request, form.marker, form.end)
@@ -119,7 +127,7 @@ pub(crate) async fn flood(plan: Plan) -> Result<()> {
 
 /// Ollama NDJSON against our own pass-through, in one run.
 pub(crate) async fn translate(plan: Plan) -> Result<()> {
-    let target = targets::runner(json!({}), &[]).await?.target;
+    let target = targets::runner(0, json!({}), &[]).await?.target;
     let forms = [("pass-through (OpenAI)", OPENAI), ("translated (Ollama)", OLLAMA)];
     let mut visits: Vec<Vec<Visit>> = vec![Vec::new(), Vec::new()];
     for (_, form) in forms {
@@ -156,22 +164,46 @@ pub(crate) async fn translate(plan: Plan) -> Result<()> {
     Ok(())
 }
 
+/// A stream that has said something and goes on in silence.
+async fn silent(target: &Target, request: &[u8]) -> Result<Connection> {
+    targets::within(PATIENCE, format!("{}, idle stream", target.name), async {
+        let mut connection = Connection::open(target.address).await?;
+        connection.first_piece(request).await?;
+        Ok(connection)
+    })
+    .await
+}
+
 /// Memory per stream that is open and silent, and what stays after all have closed.
 pub(crate) async fn idle(count: usize) -> Result<()> {
     let mut rows = Vec::new();
     let direct = targets::direct().await?;
     let proxy = targets::hyper(direct.address).await?;
-    let runner = targets::runner(json!({}), &[]).await?.target;
+    // One engine has only so many slots.
+    let models = count / targets::PARALLEL + 1;
+    let runner = targets::runner(models, json!({"scheduler": {"max_loaded_models": models}}), &[])
+        .await?
+        .target;
     for target in [&proxy, &runner] {
-        let request = post(target.address, OPENAI.path, &stream_body(3, 0.001));
-        let mut warm = Connection::open(target.address).await?;
-        warm.first_piece(&request).await?;
+        let requests: Vec<_> = (0..models)
+            .map(|n| {
+                post(
+                    target.address,
+                    OPENAI.path,
+                    &stream_body(&format!("copy-{n}"), 3, 0.001),
+                )
+            })
+            .collect();
+        let mut warm = Vec::new();
+        for request in &requests {
+            warm.push(silent(target, request).await?);
+        }
+        drop(warm);
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let before = meter::memory(target.pid)?.1;
         let mut open = Vec::with_capacity(count);
-        for _ in 0..count {
-            let mut connection = Connection::open(target.address).await?;
-            connection.first_piece(&request).await?;
-            open.push(connection);
+        for n in 0..count {
+            open.push(silent(target, &requests[n % models]).await?);
         }
         let during = meter::memory(target.pid)?.1;
         drop(open);

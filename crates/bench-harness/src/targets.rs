@@ -1,10 +1,12 @@
 //! The programs under measurement: the stub engine itself ("direct"), the minimal hyper proxy, and LlamaRunner with the same stub engine.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -22,6 +24,24 @@ pub(crate) struct Target {
 /// The stub closes connections as the real engine does (5 idle seconds, 100 requests) unless told otherwise; here that would
 /// only measure reconnecting.
 const KEEP_OPEN: [(&str, &str); 2] = [("STUB_KEEPALIVE_MAX", "1000000000"), ("STUB_IDLE_MS", "3600000")];
+
+/// Slots of one engine: the most that config.json takes.
+pub(crate) const PARALLEL: usize = 256;
+
+/// Longest wait for a program to start and for one exchange with a target.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Gives up on `work` after `limit`, naming who did not answer: a benchmark must fail, never hang.
+pub(crate) async fn within<T>(limit: Duration, what: impl Display, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done.with_context(|| what.to_string()),
+        Err(_) => bail!("{what}: nothing for {} s", limit.as_secs_f64()),
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../testkit/fixtures/models/{name}.gguf"))
+}
 
 fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
@@ -42,34 +62,32 @@ pub(crate) async fn direct() -> Result<Target> {
 /// The stub engine with a load time.
 pub(crate) async fn direct_loading(load_ms: &str) -> Result<Target> {
     let mut child = Command::new(sibling("stub-engine")?)
-        .args([
-            "-m",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/fixtures/models/tiny-chat.gguf"),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--log-jsonl",
-        ])
+        .arg("-m")
+        .arg(fixture("tiny-chat"))
+        .args(["--host", "127.0.0.1", "--port", "0", "--log-jsonl"])
         .env("STUB_LOAD_MS", load_ms)
         .envs(KEEP_OPEN)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        // Without a router above it the engine logs here; stderr is only for the engine that is a child.
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().context("no pid")?;
-    let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
-    let address = loop {
-        let line = lines.next_line().await?.context("the stub engine ended")?;
-        if let Some(at) = line.find("http://") {
-            let rest = &line[at + 7..];
-            let end = rest
-                .find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
-                .unwrap_or(rest.len());
-            break rest[..end].parse()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    let address = within(PATIENCE, "start of the stub engine", async {
+        loop {
+            let line = lines.next_line().await?.context("it ended")?;
+            if let Some(at) = line.find("http://") {
+                let rest = &line[at + 7..];
+                let end = rest
+                    .find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
+                    .unwrap_or(rest.len());
+                return Ok(rest[..end].parse()?);
+            }
         }
-    };
+    })
+    .await?;
     // The stub's own log goes on: somebody has to read it.
     drain(lines);
     Ok(Target {
@@ -90,7 +108,10 @@ pub(crate) async fn hyper(upstream: SocketAddr) -> Result<Target> {
         .spawn()?;
     let pid = child.id().context("no pid")?;
     let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-    let address = lines.next_line().await?.context("the proxy ended")?.parse()?;
+    let address = within(PATIENCE, "start of the hyper proxy", async {
+        Ok(lines.next_line().await?.context("it ended")?.parse()?)
+    })
+    .await?;
     Ok(Target {
         name: "hyper proxy",
         address,
@@ -106,8 +127,8 @@ pub(crate) struct Runner {
     pub(crate) ready_after: std::time::Duration,
 }
 
-/// LlamaRunner with the stub engine; models are the tiny ones of the repository.
-pub(crate) async fn runner(extra: Value, env: &[(&str, &str)]) -> Result<Runner> {
+/// LlamaRunner with the stub engine; models are the tiny ones of the repository, and `copies` of the chat model.
+pub(crate) async fn runner(copies: usize, extra: Value, env: &[(&str, &str)]) -> Result<Runner> {
     let home = tempfile::tempdir()?;
     let config = home.path().join("config.json");
     let stub_env: serde_json::Map<String, Value> = KEEP_OPEN
@@ -116,13 +137,20 @@ pub(crate) async fn runner(extra: Value, env: &[(&str, &str)]) -> Result<Runner>
         .map(|(k, v)| ((*k).to_owned(), json!(v)))
         .collect();
     let mut settings = json!({
-        "defaults": {"parallel": 4096, "context": 64},
+        "defaults": {"parallel": PARALLEL, "context": 64},
         "logging": {"level": "warn"},
         "engines": {"llama_server": {"path": sibling("stub-engine")?, "env": stub_env}},
     });
     merge(&mut settings, extra);
     std::fs::write(&config, settings.to_string())?;
-    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/fixtures/models");
+    let models = home.path().join("models");
+    std::fs::create_dir(&models)?;
+    for name in ["tiny-chat", "tiny-embed"] {
+        std::fs::copy(fixture(name), models.join(format!("{name}.gguf")))?;
+    }
+    for number in 0..copies {
+        std::fs::copy(fixture("tiny-chat"), models.join(format!("copy-{number}.gguf")))?;
+    }
     let started = std::time::Instant::now();
     let mut child = Command::new(sibling("llama-runner")?)
         .args([
@@ -134,8 +162,8 @@ pub(crate) async fn runner(extra: Value, env: &[(&str, &str)]) -> Result<Runner>
             "--management-port",
             "0",
             "--models-dir",
-            models,
         ])
+        .arg(&models)
         .arg("--config")
         .arg(&config)
         .env("HOME", home.path())
@@ -144,15 +172,14 @@ pub(crate) async fn runner(extra: Value, env: &[(&str, &str)]) -> Result<Runner>
         .env("XDG_CONFIG_HOME", home.path().join("config"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().context("no pid")?;
     let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-    let line = lines
-        .next_line()
-        .await?
-        .context("llama-runner ended before its ready line")?;
+    let line = within(PATIENCE, "ready line of llama-runner", async {
+        lines.next_line().await?.context("it ended")
+    })
+    .await?;
     let ready_after = started.elapsed();
     let ready: Value = serde_json::from_str(&line)?;
     let address = ready["listeners"]["ollama"]
@@ -183,7 +210,7 @@ fn merge(base: &mut Value, extra: Value) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "ends with the child whose output it reads")]
-fn drain(mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>) {
+fn drain(mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 }
 
@@ -191,6 +218,6 @@ fn drain(mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>) {
 pub(crate) async fn all() -> Result<Vec<Target>> {
     let direct = direct().await?;
     let proxy = hyper(direct.address).await?;
-    let runner = runner(json!({}), &[]).await?.target;
+    let runner = runner(0, json!({}), &[]).await?.target;
     Ok(vec![direct, proxy, runner])
 }
