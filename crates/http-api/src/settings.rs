@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::{Config, Proxy, RateLimits};
+use config::{Config, Proxy, RateLimits, UnknownModel};
 
 use crate::listener::{ConnectionLimits, Flavour};
 
@@ -108,7 +108,8 @@ impl ApiSettings {
                 default_ttl: Duration::from_secs(config.lmstudio.default_ttl),
                 unknown_route_status: config.lmstudio.unknown_route_status,
                 cors: config.lmstudio.cors,
-                ..LmStudioRules::default()
+                use_single_loaded: config.lmstudio.unknown_model == UnknownModel::UseSingleLoaded,
+                legacy_error_strings: config.lmstudio.legacy_error_strings,
             },
             ollama_version: OLLAMA_VERSION.into(),
         }
@@ -146,5 +147,35 @@ impl ListenerRules {
                 streaming: limit(set.streaming_connections),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lmstudio(section: &str) -> LmStudioRules {
+        let text = format!(r#"{{"lmstudio": {section}}}"#);
+        ApiSettings::from_config(&Config::parse(&text).unwrap().config).lmstudio_port
+    }
+
+    #[test]
+    fn every_key_of_the_lm_studio_port_counts() {
+        assert_eq!(lmstudio("{}"), LmStudioRules::default());
+        let all = lmstudio(
+            r#"{"jit": false, "default_ttl": 5, "unknown_route_status": 200, "cors": true, "unknown_model": "error",
+                "legacy_error_strings": true}"#,
+        );
+        assert_eq!(
+            all,
+            LmStudioRules {
+                jit: false,
+                default_ttl: Duration::from_secs(5),
+                unknown_route_status: 200,
+                cors: true,
+                use_single_loaded: false,
+                legacy_error_strings: true,
+            }
+        );
     }
 }
