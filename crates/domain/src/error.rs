@@ -82,7 +82,13 @@ pub struct RunnerError {
 impl RunnerError {
     /// A new error.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, code: None, model: None }
+        Self {
+            kind,
+            message: message.into(),
+            param: None,
+            code: None,
+            model: None,
+        }
     }
 
     /// [`ErrorKind::InvalidRequest`].

@@ -75,10 +75,14 @@ pub fn parse_go_duration(text: &str) -> Result<(bool, Duration), DurationError> 
     }
     let mut seconds = 0.0f64;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
-        let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit_len = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let unit = &rest[..unit_len];
         let scale = match unit {
             "" => return Err(DurationError::MissingUnit(text.to_owned())),
@@ -88,7 +92,12 @@ pub fn parse_go_duration(text: &str) -> Result<(bool, Duration), DurationError> 
             "s" => 1.0,
             "m" => 60.0,
             "h" => 3600.0,
-            _ => return Err(DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() }),
+            _ => {
+                return Err(DurationError::UnknownUnit {
+                    unit: unit.to_owned(),
+                    text: text.to_owned(),
+                });
+            }
         };
         seconds += number * scale;
         rest = &rest[unit_len..];
@@ -163,9 +172,18 @@ mod tests {
         ok("0s", Duration::ZERO);
         ok("5m0s", Duration::from_mins(5));
         assert_eq!(KeepAlive::parse_go("-1m"), Ok(KeepAlive::Forever));
-        assert_eq!(KeepAlive::parse_go("10").unwrap_err().to_string(), "time: missing unit in duration \"10\"");
-        assert_eq!(KeepAlive::parse_go("abc").unwrap_err().to_string(), "time: invalid duration \"abc\"");
-        assert_eq!(KeepAlive::parse_go("").unwrap_err().to_string(), "time: invalid duration \"\"");
+        assert_eq!(
+            KeepAlive::parse_go("10").unwrap_err().to_string(),
+            "time: missing unit in duration \"10\""
+        );
+        assert_eq!(
+            KeepAlive::parse_go("abc").unwrap_err().to_string(),
+            "time: invalid duration \"abc\""
+        );
+        assert_eq!(
+            KeepAlive::parse_go("").unwrap_err().to_string(),
+            "time: invalid duration \"\""
+        );
     }
 
     #[test]

@@ -66,7 +66,11 @@ impl LaunchOptions {
             flash_attention: self.flash_attention.clone().or_else(|| base.flash_attention.clone()),
             context_shift: self.context_shift.or(base.context_shift),
             extra_args: list(&self.extra_args, &base.extra_args),
-            env: if self.env.is_empty() { base.env.clone() } else { self.env.clone() },
+            env: if self.env.is_empty() {
+                base.env.clone()
+            } else {
+                self.env.clone()
+            },
         }
     }
 }
@@ -111,13 +115,32 @@ mod tests {
 
     #[test]
     fn smaller_context_does_not_reload() {
-        let loaded = LoadedLaunch { context: 8192, parallel: 2, ..LoadedLaunch::default() };
-        let wish = |context| LaunchOptions { context: Some(context), ..LaunchOptions::default() };
+        let loaded = LoadedLaunch {
+            context: 8192,
+            parallel: 2,
+            ..LoadedLaunch::default()
+        };
+        let wish = |context| LaunchOptions {
+            context: Some(context),
+            ..LaunchOptions::default()
+        };
         assert!(loaded.satisfies(&LaunchOptions::default(), None));
         assert!(loaded.satisfies(&wish(2048), None));
         assert!(!loaded.satisfies(&wish(16384), None));
         assert!(loaded.satisfies(&wish(16384), Some(8192)));
-        assert!(!loaded.satisfies(&LaunchOptions { mode: Some(EngineMode::Embedding), ..Default::default() }, None));
-        assert!(!loaded.satisfies(&LaunchOptions { gpu_layers: Some(0), ..Default::default() }, None));
+        assert!(!loaded.satisfies(
+            &LaunchOptions {
+                mode: Some(EngineMode::Embedding),
+                ..Default::default()
+            },
+            None
+        ));
+        assert!(!loaded.satisfies(
+            &LaunchOptions {
+                gpu_layers: Some(0),
+                ..Default::default()
+            },
+            None
+        ));
     }
 }
