@@ -9,9 +9,9 @@ use crate::steps::{cargo, must, note, on_path, say};
 /// All static checks. The desktop shell is linted with the rest: its packages are installed by the set-up.
 pub(crate) fn check() -> Result<ExitCode> {
     say("Formatting");
-    must(cargo().args(["fmt", "--all", "--check"]))?;
+    let formatted = must(cargo().args(["fmt", "--all", "--check"]));
     say("Lints (clippy, warnings are errors)");
-    must(cargo().args([
+    let linted = must(cargo().args([
         "clippy",
         "--workspace",
         "--all-targets",
@@ -19,7 +19,9 @@ pub(crate) fn check() -> Result<ExitCode> {
         "--",
         "-D",
         "warnings",
-    ]))?;
+    ]));
+    // Both are told before either stops the run.
+    formatted.and(linted)?;
     say("Licences, sources and bans");
     if on_path("cargo-deny") {
         // Advisories need a network: they run in the hosted CI file.
