@@ -18,7 +18,8 @@ const TOKENS: u64 = 1000;
 /// A stream of the stub engine: so many tokens, so many a second (0: as fast as they are taken).
 fn stream_body(model: &str, tokens: u64, rate: f64) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": true,
-        "max_tokens": tokens, "stub": {"tokens": tokens, "rate": rate}})
+        // Each dialect's word for the length; without one the stub never ends.
+        "max_tokens": tokens, "options": {"num_predict": tokens}, "stub": {"tokens": tokens, "rate": rate}})
 }
 
 /// How a stream is asked for and how its events are counted.
