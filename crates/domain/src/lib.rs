@@ -14,6 +14,7 @@ mod ids;
 mod keep_alive;
 mod launch;
 mod model;
+mod redact;
 mod state;
 
 pub use error::{ErrorKind, RunnerError};
@@ -22,4 +23,5 @@ pub use ids::{InstanceId, ModelKey, RequestId};
 pub use keep_alive::{DurationError, KeepAlive, format_go_duration, parse_go_duration};
 pub use launch::{EngineMode, LaunchOptions, LoadedLaunch};
 pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, ModelSource};
+pub use redact::without_paths;
 pub use state::{ActiveRequest, FailureReport, InstanceView, ModelState, RequestPhase};

@@ -23,7 +23,6 @@
 pub mod build;
 mod error;
 mod failure;
-mod http_error;
 mod launch;
 mod locate;
 mod plan;
@@ -37,7 +36,6 @@ mod test_entry;
 
 pub use error::EngineError;
 pub use failure::{FailureCause, FailurePhase, failure, failure_cause};
-pub use http_error::http_error;
 pub use launch::{Launch, engine_alias, launch};
 pub use locate::{EngineSettings, Engines, Source};
 pub use plan::{MemoryBudget, degrade, plan};

@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dialects::engine::error_from_response;
 use domain::{EngineMode, LaunchOptions};
 use engines::{
     EngineBinary, EngineSettings, Engines, FailureCause, FailurePhase, MemoryBudget, StartSignal, failure,
-    failure_cause, http_error, launch, plan,
+    failure_cause, launch, plan,
 };
 use testkit::models_dir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -133,14 +134,14 @@ async fn every_mode_starts_serves_and_stops() {
         assert_eq!(status, 200, "{file}: {body}");
         assert!(body.contains("usage"), "{file}: {body}");
         let (status, body) = post(facts.address, key, path, &bad).await;
-        let error = http_error(status, body.as_bytes());
+        let error = error_from_response(status, body.as_bytes());
         assert!(
             matches!(error.kind, domain::ErrorKind::ContextExceeded { context: 512, prompt } if prompt > 512),
             "{file}: {body}"
         );
         let (status, body) = post(facts.address, "wrong", path, &good).await;
         assert_eq!(
-            http_error(status, body.as_bytes()).kind,
+            error_from_response(status, body.as_bytes()).kind,
             domain::ErrorKind::Internal,
             "{file}: {body}"
         );
@@ -172,13 +173,13 @@ async fn an_image_for_a_text_model_is_the_callers_fault() {
     let body = r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}]}]}"#;
     let (status, body) = post(facts.address, "k", "/v1/chat/completions", body).await;
     assert_eq!(
-        http_error(status, body.as_bytes()).kind,
+        error_from_response(status, body.as_bytes()).kind,
         domain::ErrorKind::NotCapable,
         "{status} {body}"
     );
     let (status, body) = post(facts.address, "k", "/v1/embeddings", r#"{"input":"x"}"#).await;
     assert_eq!(
-        http_error(status, body.as_bytes()).kind,
+        error_from_response(status, body.as_bytes()).kind,
         domain::ErrorKind::NotCapable,
         "{status} {body}"
     );
