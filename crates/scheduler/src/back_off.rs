@@ -14,7 +14,10 @@ pub enum Decision {
 /// of being ready or by a manual start. A failure that would repeat itself is not retried.
 #[derive(Debug, Clone, Default)]
 pub struct BackOff {
+    /// Within the window.
     failures: VecDeque<Duration>,
+    /// Retries since the last health; decides the delay.
+    streak: u32,
     ready_since: Option<Duration>,
 }
 
@@ -36,7 +39,7 @@ impl BackOff {
             .take()
             .is_some_and(|since| now.saturating_sub(since) >= Self::HEALTHY)
         {
-            self.failures.clear();
+            self.reset();
         }
         while self
             .failures
@@ -52,18 +55,22 @@ impl BackOff {
         if !retryable || self.failures.len() > Self::MAX_RESTARTS {
             return Decision::GiveUp;
         }
-        let delay = Duration::from_secs(1 << (self.failures.len() - 1)).min(Self::LONGEST);
-        Decision::After(delay.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0))
+        let delay = Duration::from_secs(1 << self.streak.min(20)).min(Self::LONGEST);
+        self.streak = self.streak.saturating_add(1);
+        Decision::After(delay.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0).min(Self::LONGEST))
     }
 
     /// A person asked for a start: forget the past.
     pub fn reset(&mut self) {
         self.failures.clear();
+        self.streak = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn secs(s: u64) -> Duration {
@@ -78,6 +85,31 @@ mod tests {
         assert_eq!(decisions[..5], expected);
         assert_eq!(decisions[5], Decision::GiveUp);
         assert_eq!(back_off.on_failure(secs(20), true, 0.0), Decision::GiveUp);
+    }
+
+    #[test]
+    fn slow_failures_reach_the_longest_delay_and_never_give_up() {
+        let mut back_off = BackOff::default();
+        let decisions: Vec<_> = (0..9).map(|i| back_off.on_failure(secs(i * 100), true, 0.0)).collect();
+        assert_eq!(
+            decisions,
+            [1, 2, 4, 8, 16, 32, 60, 60, 60].map(|s| Decision::After(secs(s)))
+        );
+    }
+
+    #[test]
+    fn ten_minutes_of_ready_forget_nine_do_not() {
+        for (ready_for, expected) in [(660, 1), (600, 1), (540, 4)] {
+            let mut back_off = BackOff::default();
+            back_off.on_failure(secs(0), true, 0.0);
+            back_off.on_failure(secs(1), true, 0.0);
+            back_off.on_ready(secs(10));
+            let decision = back_off.on_failure(secs(10 + ready_for), true, 0.0);
+            assert_eq!(decision, Decision::After(secs(expected)), "ready for {ready_for} s");
+            // The same health counts once.
+            let next = back_off.on_failure(secs(11 + ready_for), true, 0.0);
+            assert_eq!(next, Decision::After(secs(expected * 2)));
+        }
     }
 
     #[test]
@@ -104,5 +136,25 @@ mod tests {
             BackOff::default().on_failure(secs(1), true, 1.0),
             Decision::After(Duration::from_millis(1100))
         );
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_five_in_five_minutes_nor_longer_than_a_minute(
+            gaps in proptest::collection::vec(0_u64..200, 1..60), jitter in 0.0_f64..=1.0
+        ) {
+            let mut back_off = BackOff::default();
+            let (mut now, mut restarts) = (0, Vec::new());
+            for gap in gaps {
+                now += gap;
+                if let Decision::After(delay) = back_off.on_failure(secs(now), true, jitter) {
+                    prop_assert!(delay >= secs(1) && delay <= secs(60));
+                    restarts.push(now);
+                }
+            }
+            for window in restarts.windows(6) {
+                prop_assert!(window[5] - window[0] >= 300, "{restarts:?}");
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Owns child processes: starts them in their own group, drains their output, notices their end, stops the whole tree,
-//! and leaves nothing behind whatever happens to the app (promises R1–R5, R10, S4, S9, S10 of the reliability guide).
+//! and leaves nothing behind whatever happens to the app (promises R1–R4, R10, S4, S9, S10 of the reliability guide).
 //!
 //! Must not know: models, engines, ports, flags. It knows commands.
 //!
@@ -19,7 +19,6 @@ mod error;
 mod leftovers;
 mod output;
 mod proc_facts;
-mod restart;
 mod spawn;
 mod spawner;
 mod spec;
@@ -27,6 +26,5 @@ mod supervisor;
 
 pub use child::Child;
 pub use error::SupervisorError;
-pub use restart::{Jitter, RestartDecision, RestartLimits, RestartPolicy};
 pub use spec::{ChildSpec, ExitReport, INSTANCE_TAG_VARIABLE, OutputLine, OutputStream, StopPlan};
 pub use supervisor::{LineDecoder, Supervisor, SupervisorSettings};
