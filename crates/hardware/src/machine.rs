@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sysinfo::{Disks, System};
+use sysinfo::System;
 
 use crate::{Gpu, gpu};
 
@@ -97,12 +97,7 @@ impl Hardware {
     /// Free bytes for us on the disk that holds this path or its nearest existing parent. `None` when unknown.
     pub fn disk_free(&self, path: &Path) -> Option<u64> {
         let existing = path.ancestors().find_map(|p| p.canonicalize().ok())?;
-        let disks = Disks::new_with_refreshed_list().ok()?;
-        disks
-            .iter()
-            .filter(|disk| existing.starts_with(disk.mount_point()))
-            .max_by_key(|disk| disk.mount_point().as_os_str().len())
-            .map(sysinfo::Disk::available_space)
+        free_space(&existing)
     }
 
     /// Graphics cards, found without any vendor library.
@@ -139,6 +134,23 @@ fn within(machine: Memory, limit_total: u64, limit_free: u64) -> Memory {
         total: limit_total,
         available: machine.available.min(limit_free).min(limit_total),
     }
+}
+
+/// Asks the file system itself: lists of mounts are hidden or misleading inside containers.
+#[cfg(unix)]
+fn free_space(existing: &Path) -> Option<u64> {
+    let facts = rustix::fs::statvfs(existing).ok()?;
+    Some(facts.f_bavail * facts.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_space(existing: &Path) -> Option<u64> {
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
+    disks
+        .iter()
+        .filter(|disk| existing.starts_with(disk.mount_point()))
+        .max_by_key(|disk| disk.mount_point().as_os_str().len())
+        .map(sysinfo::Disk::available_space)
 }
 
 #[cfg(test)]
@@ -194,7 +206,6 @@ mod tests {
         let hardware = Hardware::new();
         let here = std::env::temp_dir();
         let free = hardware.disk_free(&here.join("does/not/exist"));
-        // Containers may hide their mounts: both are known or neither is.
-        assert_eq!(free.is_some(), hardware.disk_free(&here).is_some());
+        assert!(free.is_some_and(|bytes| bytes > 0));
     }
 }
