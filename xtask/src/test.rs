@@ -96,7 +96,14 @@ fn rust() -> Result<()> {
             "--doc",
         ]));
     }
-    must(cargo().args(["test", "--quiet", "--workspace", "--exclude", "llama-runner-desktop"]))
+    must(cargo().args([
+        "test",
+        "--quiet",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "llama-runner-desktop",
+    ]))
 }
 
 fn binaries() -> [(&'static str, std::path::PathBuf); 2] {
