@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use domain::chat::MEDIA_MARKER;
 use domain::{Capability, EngineMode, LoadedLaunch, ModelEntry};
 use supervisor::StopPlan;
 
@@ -90,6 +91,8 @@ pub fn launch(
     env.insert("LLAMA_API_KEY".into(), api_key.into());
     // Child mode: progress on stdout, exit message and end of file on stdin. The value has no meaning.
     env.insert("LLAMA_SERVER_ROUTER_PORT".into(), "1".into());
+    // Raw prompts with images name their places by it.
+    env.insert("LLAMA_MEDIA_MARKER".into(), MEDIA_MARKER.into());
     Launch {
         program: binary.path.clone(),
         args: args.args,

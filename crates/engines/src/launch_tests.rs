@@ -210,8 +210,16 @@ fn environment_is_clean_and_ours_wins() {
     assert_eq!(value("GGML_X").as_deref(), Some("model"));
     assert_eq!(value("LLAMA_API_KEY").as_deref(), Some("secret-key"));
     assert_eq!(value("LLAMA_SERVER_ROUTER_PORT").as_deref(), Some("1"));
+    assert_eq!(value("LLAMA_MEDIA_MARKER").as_deref(), Some(domain::chat::MEDIA_MARKER));
     let allowed = |name: &str| {
-        INHERITED.contains(&name) || ["PATH", "GGML_X", "LLAMA_API_KEY", "LLAMA_SERVER_ROUTER_PORT"].contains(&name)
+        let ours = [
+            "PATH",
+            "GGML_X",
+            "LLAMA_API_KEY",
+            "LLAMA_SERVER_ROUTER_PORT",
+            "LLAMA_MEDIA_MARKER",
+        ];
+        INHERITED.contains(&name) || ours.contains(&name)
     };
     // The test process has CARGO_… and much more.
     assert!(std::env::vars_os().count() > launch.env.len());

@@ -270,7 +270,10 @@ const ENV_RESERVED: &[(&str, &[&str])] = &[
 
 /// Never settable, not even by the owner of the config file: the engine would disagree with what we think it does.
 const ENV_OURS: &[(&str, &[&str])] = &[
-    (OURS, &["LLAMA_API_KEY", "LLAMA_SERVER_*", "LLAMARUNNER_*"]),
+    (
+        OURS,
+        &["LLAMA_API_KEY", "LLAMA_MEDIA_MARKER", "LLAMA_SERVER_*", "LLAMARUNNER_*"],
+    ),
     (ENGINE_SETTING, &["LLAMA_ARG_*", "LLAMA_LOG_*", "AIP_*"]),
 ];
 
@@ -416,6 +419,7 @@ mod tests {
             ("LLAMA_ARG_HOST", "0.0.0.0", false, false),
             ("LLAMA_API_KEY", "x", false, false),
             ("LLAMA_SERVER_ROUTER_PORT", "x", false, false),
+            ("LLAMA_MEDIA_MARKER", "x", false, false),
             ("llama_server_child_mode", "download", false, false),
             ("AIP_MODE", "x", false, false),
             ("LLAMARUNNER_INSTANCE_TAG", "x", false, false),

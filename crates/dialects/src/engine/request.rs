@@ -2,15 +2,12 @@ use std::fmt;
 
 use domain::{
     RunnerError,
-    chat::{ChatRequest, CompletionRequest, Format, Message, Part, Role, Sampling, ToolCall},
+    chat::{ChatRequest, CompletionRequest, Format, MEDIA_MARKER, Message, Part, Role, Sampling, ToolCall},
 };
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use super::guard::check_schema;
-
-/// Stands for an image in a raw prompt. The engine is started with `LLAMA_MEDIA_MARKER` set to this.
-pub const MEDIA_MARKER: &str = "<__media__>";
 
 /// Most alternatives per token we ask the engine for.
 const MAX_LOGPROBS: u32 = 100;
