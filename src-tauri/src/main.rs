@@ -6,6 +6,7 @@
 mod arguments;
 mod clipboard;
 mod core;
+mod graphics;
 mod login;
 mod notice;
 mod shell;
@@ -23,6 +24,7 @@ use crate::arguments::Arguments;
 const NO_DISPLAY: u8 = 2;
 
 fn main() -> ExitCode {
+    graphics::leave_to_the_models();
     let arguments = Arguments::parse();
     // Without a display the window system ends the process before any of our code runs (desktop guide 1).
     if !has_display() {

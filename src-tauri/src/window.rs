@@ -5,6 +5,7 @@ use tauri::webview::NewWindowResponse;
 use tauri::{AppHandle, Manager, Url, WebviewUrl, WebviewWindowBuilder};
 
 use crate::core::Core;
+use crate::graphics;
 
 const LABEL: &str = "main";
 
@@ -67,7 +68,8 @@ fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
         window.show()?;
         return window.set_focus();
     }
-    let (inside, opener) = (core.clone(), core.clone());
+    let inside = core.clone();
+    let (left, opened) = (handle.clone(), handle.clone());
     WebviewWindowBuilder::new(handle, LABEL, WebviewUrl::External(url))
         .title("LlamaRunner")
         .icon(tauri::include_image!("../icons/app/128.png"))?
@@ -77,12 +79,12 @@ fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
         .on_navigation(move |url| {
             let ours = is_ours(url, inside.ui_url().as_ref());
             if !ours {
-                open_outside(&inside, url.clone());
+                open_outside(&left, url.clone());
             }
             ours
         })
         .on_new_window(move |url, _| {
-            open_outside(&opener, url);
+            open_outside(&opened, url);
             NewWindowResponse::Deny
         })
         .on_download(|_, _| false)
@@ -100,17 +102,19 @@ fn may_leave(url: &Url) -> bool {
     url.scheme() == "https"
 }
 
-fn open_outside(core: &Core, url: Url) {
+fn open_outside(handle: &AppHandle, url: Url) {
     if !may_leave(&url) {
         tracing::warn!(scheme = url.scheme(), "a link in the window was not followed");
         return;
     }
-    // Finding the browser may take a moment: not on the main thread.
-    core.spawn(async move {
-        if let Err(error) = tauri_plugin_opener::open_url(url.as_str(), None::<&str>) {
+    let asked = handle.run_on_main_thread(move || {
+        if let Err(error) = graphics::open_in_browser(&url) {
             tracing::warn!(%error, "no browser took the link");
         }
     });
+    if let Err(error) = asked {
+        tracing::debug!(%error, "the event loop has ended");
+    }
 }
 
 #[cfg(test)]

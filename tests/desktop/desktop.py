@@ -14,6 +14,7 @@ import time
 from dbus_fast import BusType, Message, MessageType, PropertyAccess, Variant
 from dbus_fast.aio import MessageBus
 from dbus_fast.service import ServiceInterface, dbus_method, dbus_property, dbus_signal
+from PIL import Image
 from Xlib import X, display as xdisplay, error as xerror
 from Xlib.protocol import event as xevent
 
@@ -101,6 +102,11 @@ class Desktop:
 
         walk(self.x.screen().root)
         return found
+
+    def picture(self, path):
+        """The whole screen, as a person sees it."""
+        subprocess.run(["import", "-window", "root", str(path)], env=self.env, check=True, timeout=30)
+        return Image.open(path)
 
     def ask_to_close(self, window):
         """What a window manager's close button does (ICCCM 4.2.8.1)."""

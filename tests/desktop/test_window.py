@@ -1,12 +1,40 @@
 """The real window (WebKitGTK) with the real engine."""
 import json
+import pathlib
 import urllib.request
 
 from browser import WindowDriver, colours
-from desktop import MODELS, binary, until
+from desktop import MODELS, binary, memory, until
 
 MODEL = "tiny-chat"
 PORTS = ("--ollama-port", "0", "--lmstudio-port", "0", "--management-port", "0")
+
+
+def test_what_a_person_sees(desktop, pictures):
+    """Without a driver the window is drawn without OpenGL: the picture comes from the X server."""
+    desktop.host()
+    app = desktop.app()
+    [window] = until(desktop.windows, "the window", 30)
+    shape = window.get_geometry()
+    assert (shape.width, shape.height) == (1180, 760)
+
+    def drawn():
+        picture = desktop.picture(pictures / "screen.png")
+        # The rail, the accent and text: more than a blank page has.
+        return colours(picture) > 100 and picture
+
+    until(drawn, "a page on the screen", 20)
+    assert b"GDK_GL=disable" in pathlib.Path(f"/proc/{app.process.pid}/environ").read_bytes()
+
+
+def test_hidden_it_needs_little_memory(desktop):
+    """Aim: 90 MB in release; a debug build is allowed its larger program text."""
+    host = desktop.host()
+    app = desktop.app("--hidden")
+    host.item()
+    used = until(lambda: memory(app.process.pid), "memory") / 1e6
+    print(f"hidden: {used:.0f} MB")
+    assert used < 120
 
 
 def test_the_window_shows_state_and_starts_a_model(desktop, pictures):
