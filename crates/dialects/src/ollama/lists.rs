@@ -7,9 +7,18 @@ use crate::{ModelView, json::to_vec, rfc3339_seconds};
 /// What "for ever" looks like in `expires_at`: 292 years ahead, as Go's longest duration gives (contract 3.2).
 const FOREVER_MS: i64 = i64::MAX / 1_000_000;
 
-/// The display form with its tag, as lists show it.
+/// The display form with its tag, as lists show it. Ollama's word for one of several quantizations (`base@quant`) is a
+/// tag: `base:quant`, in lower case.
 pub fn display_name(entry: &ModelEntry) -> String {
-    let key = entry.key.as_str();
+    shown(entry.key.as_str())
+}
+
+fn shown(key: &str) -> String {
+    let tagged = key
+        .split_once('@')
+        .filter(|(base, quant)| !base.contains(':') && !quant.contains([':', '/', '@']))
+        .map(|(base, quant)| format!("{base}:{}", quant.to_lowercase()));
+    let key = tagged.as_deref().unwrap_or(key);
     match Name::parse(key) {
         Some(name) => name.to_string(),
         None if key
@@ -167,6 +176,20 @@ pub fn version(version: &str, llamarunner: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_as_names() {
+        for (key, name) in [
+            ("tiny-chat", "tiny-chat:latest"),
+            ("llama@Q4_K_M", "llama:q4_k_m"),
+            ("bob/llama@q8_0", "bob/llama:q8_0"),
+            ("a:b@c", "a:b@c"),
+            ("me:mine", "me:mine"),
+            ("ümlaut@Q4", "ümlaut:q4"),
+        ] {
+            assert_eq!(shown(key), name, "{key}");
+        }
+    }
 
     #[test]
     fn sizes_for_people() {
