@@ -206,11 +206,13 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         settings: ApiSettings::from_config(&snapshot),
         listeners: view,
         config_status: Arc::new(move || {
-            let status = store.status();
+            let mut status = store.status();
+            status.warnings.extend(settings::without_effect(&store.snapshot()));
             ConfigView {
                 path: status.path.display().to_string(),
                 ok: status.ok,
                 error: status.error,
+                warnings: status.warnings,
             }
         }),
     });

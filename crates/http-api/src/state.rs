@@ -137,4 +137,6 @@ pub struct ConfigView {
     pub ok: bool,
     /// Why not.
     pub error: Option<String>,
+    /// What of it has no effect: unknown keys with the nearest known name, sections this version does not use.
+    pub warnings: Vec<String>,
 }

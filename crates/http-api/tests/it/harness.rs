@@ -130,6 +130,7 @@ impl Server {
                     path: "config.json".into(),
                     ok: true,
                     error: None,
+                    warnings: vec!["\"levle\" is not known; did you mean \"level\"?".into()],
                 }
             }),
         });
