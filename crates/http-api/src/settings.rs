@@ -11,6 +11,8 @@ use crate::listener::{ConnectionLimits, Flavour};
 pub struct ApiSettings {
     /// Largest request body, in bytes (`limits.json_body_mb`).
     pub max_body: usize,
+    /// How long a stop asked for over the API lets running answers finish (`supervisor.drain_timeout_seconds`).
+    pub drain: Duration,
     /// Connection limits; those in effect when a listener starts to be served stay for its life.
     pub connections: ConnectionLimits,
     /// `proxies.ollama`.
@@ -95,6 +97,7 @@ impl ApiSettings {
         let total = config.limits.max_connections as usize;
         Self {
             max_body: (config.limits.json_body_mb as usize) << 20,
+            drain: Duration::from_secs(config.supervisor.drain_timeout_seconds),
             connections: ConnectionLimits {
                 total,
                 per_peer: total.min(defaults.per_peer),

@@ -50,7 +50,7 @@ pub struct Supervisor {
     pub watchdog_seconds: u64,
     /// Seconds an engine has to end by itself before it is killed.
     pub stop_grace_seconds: u64,
-    /// Seconds running answers have to finish when the program is told to stop.
+    /// Seconds running answers have to finish when the program or a model is told to stop.
     pub drain_timeout_seconds: u64,
 }
 

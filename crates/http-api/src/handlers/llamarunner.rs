@@ -7,6 +7,7 @@ use domain::{ModelEntry, RunnerError};
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::lease::{known, not_found};
 use super::ollama::natural_mode;
@@ -68,11 +69,21 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
     ))
 }
 
-/// `POST /v1/models/{id}/stop`.
+/// `POST /v1/models/{id}/stop`: running answers may finish within `supervisor.drain_timeout_seconds`, then they are cut.
+/// With `"force": true` at once. The answer comes when the engine is gone.
 pub(super) async fn stop(cx: &Cx, body: Incoming) -> Answer {
     let force = llamarunner::parse_stop(&cx.collect(body).await?)?;
     let entry = entry(cx)?;
-    cx.state().router.unload(&entry.key, force).await;
+    let router = &cx.state().router;
+    let polite = async {
+        !force
+            && timeout(cx.settings.drain, router.unload(&entry.key, false))
+                .await
+                .is_ok()
+    };
+    if !polite.await {
+        router.unload(&entry.key, true).await;
+    }
     Ok(json(cx.route.dialect, llamarunner::stop_reply()))
 }
 

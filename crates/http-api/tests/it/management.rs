@@ -3,7 +3,7 @@
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::harness::{call, drain, get, open, patiently, post, until, with_engine, with_stub};
+use crate::harness::{Engine, Server, Setup, call, drain, get, open, patiently, post, until, with_engine, with_stub};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_from_start_to_stop() {
@@ -135,6 +135,25 @@ async fn changes_come_as_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_running_answers_no_longer_than_the_drain_time() {
+    let mut setup = Setup {
+        engine: Engine::Stub(Vec::new()),
+        ..Setup::default()
+    };
+    setup.settings.drain = std::time::Duration::from_millis(300);
+    let server = Server::start(setup).await;
+    let body = json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": true,
+        "stub": {"tokens": 1_000_000, "rate": 50}});
+    let stream = open(server.ollama, "POST", "/v1/chat/completions", &[], body.to_string()).await;
+    let stop = post(server.management, "/v1/models/tiny-chat/stop", &json!({}));
+    let (stopped, cut) = tokio::join!(stop, drain(stream.into_body()));
+    assert_eq!(stopped.status, 200, "{}", stopped.text());
+    assert!(!String::from_utf8_lossy(&cut).contains("[DONE]"));
+    assert_eq!(server.router.instances().len(), 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_followed_log_grows() {
     let (server, _record) = with_stub(&[]).await;
     let mut log = open(
@@ -171,6 +190,10 @@ async fn running_requests_are_shown_with_their_ids() {
     let stream = open(server.ollama, "POST", "/v1/chat/completions", &agent, body.to_string()).await;
     let id = stream.headers()["x-request-id"].to_str().unwrap().to_owned();
     let state = get(server.management, "/v1/state").await.json();
+    assert!(
+        state["config"]["warnings"][0].as_str().unwrap().contains("levle"),
+        "{state}"
+    );
     let request = &state["requests"][0];
     assert_eq!(
         (&request["model"], &request["operation"], &request["client"]),
