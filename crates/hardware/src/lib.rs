@@ -9,8 +9,10 @@
 //! assert!(hardware.memory().total >= hardware.memory().available);
 //! ```
 
+mod allocator;
 mod gpu;
 mod machine;
 
+pub use allocator::give_back_memory;
 pub use gpu::Gpu;
 pub use machine::{Hardware, Memory, Platform};

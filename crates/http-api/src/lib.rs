@@ -16,6 +16,7 @@ mod limits;
 mod listener;
 mod port_holder;
 mod relay;
+mod rewake;
 mod routes;
 mod settings;
 mod settle;

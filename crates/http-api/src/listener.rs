@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::dispatch::{self, Connection};
 use crate::port_holder::{Holder, port_holder};
+use crate::rewake::Rewake;
 use crate::state::ApiState;
 use crate::wire::Wire;
 
@@ -320,11 +321,12 @@ async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
             io,
             service_fn(move |request| dispatch::answer(Arc::clone(&connection), request)),
         );
-    let mut serving = std::pin::pin!(serving);
+    let serving = std::pin::pin!(serving);
+    let mut serving = Rewake::new(serving);
     let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
+        ended = &mut serving => ended,
         () = cancel.cancelled() => {
-            serving.as_mut().graceful_shutdown();
+            serving.inner_mut().as_mut().graceful_shutdown();
             serving.await
         }
     };

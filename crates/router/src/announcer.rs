@@ -10,17 +10,31 @@ use domain::{EventKind, InstanceView, ModelKey};
 use crate::core::Core;
 
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Time without requests and news after which the memory of past requests is given back.
+const REST: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(core: Arc<Core>) {
     let mut told: HashMap<ModelKey, InstanceView> = HashMap::new();
     let mut told_active = 0;
+    let mut rested = true;
     loop {
+        let rest = async {
+            if rested || told_active > 0 {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(REST).await;
+        };
         tokio::select! {
             () = core.closed.cancelled() => {
                 tell(&core, &mut told, &mut told_active);
                 return;
             }
-            () = core.news.notified() => {}
+            () = core.news.notified() => rested = false,
+            () = rest => {
+                rested = true;
+                core.background.spawn_blocking(hardware::give_back_memory);
+                continue;
+            }
         }
         core.has_news.store(false, Ordering::Release);
         tell(&core, &mut told, &mut told_active);

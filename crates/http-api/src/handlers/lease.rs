@@ -161,7 +161,8 @@ fn client(cx: &Cx, parts: &Parts) -> String {
         .and_then(|value| value.to_str().ok())
         .map(str::trim);
     match agent {
-        Some(agent) if !agent.is_empty() => agent.chars().take(CLIENT_NAME).collect(),
+        // Header text is ASCII, so bytes are characters.
+        Some(agent) if !agent.is_empty() => agent[..agent.len().min(CLIENT_NAME)].to_owned(),
         _ => cx.connection.peer.ip().to_string(),
     }
 }

@@ -99,7 +99,9 @@ impl Open {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
         loop {
             let mut closed = false;
-            while self.connection.read.len() < MAX_READ {
+            // A short answer came with its head: there is nothing to ask the socket for.
+            let whole = matches!(self.framing, Framing::Length(left) if left <= self.connection.read.len() as u64);
+            while !whole && self.connection.read.len() < MAX_READ {
                 let room = self.connection.read.len();
                 match self.connection.poll_read(cx) {
                     Poll::Ready(Ok(0) | Err(_)) => closed = true,

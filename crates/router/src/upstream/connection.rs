@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Head;
@@ -90,27 +90,18 @@ impl Connection {
 
     /// Reads once into `read`; 0: the engine closed the connection.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            // Only now: a silent stream holds no buffer.
-            self.read.reserve(self.read_size);
-            let room = self.read.capacity() - self.read.len();
-            match self.stream.try_read_buf(&mut self.read) {
-                Ok(n) => {
-                    if n == room {
-                        self.read_size = (self.read_size * 4).min(MAX_READ);
-                    } else if n * 8 < room {
-                        self.read_size = (self.read_size / 2).max(MIN_READ);
-                    }
-                    return Poll::Ready(Ok(n));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.read.is_empty() {
-                        self.read = BytesMut::new();
-                    }
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        ready!(self.stream.poll_read_ready(cx))?;
+        // Only now: a silent stream holds no buffer.
+        self.read.reserve(self.read_size);
+        let room = self.read.capacity() - self.read.len();
+        // Not `try_read_buf`: this one knows after a short read that the socket is empty, and does not ask again.
+        let polled = std::pin::pin!(self.stream.read_buf(&mut self.read)).poll(cx);
+        match polled {
+            Poll::Ready(Ok(n)) if n == room => self.read_size = (self.read_size * 4).min(MAX_READ),
+            Poll::Ready(Ok(n)) if n * 8 < room => self.read_size = (self.read_size / 2).max(MIN_READ),
+            Poll::Pending if self.read.is_empty() => self.read = BytesMut::new(),
+            Poll::Ready(_) | Poll::Pending => {}
         }
+        polled
     }
 }
