@@ -145,7 +145,8 @@ async fn a_stop_waits_for_running_answers_no_longer_than_the_drain_time() {
     let body = json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": true,
         "stub": {"tokens": 1_000_000, "rate": 50}});
     let stream = open(server.ollama, "POST", "/v1/chat/completions", &[], body.to_string()).await;
-    let stop = post(server.management, "/v1/models/tiny-chat/stop", &json!({}));
+    let politely = json!({});
+    let stop = post(server.management, "/v1/models/tiny-chat/stop", &politely);
     let (stopped, cut) = tokio::join!(stop, drain(stream.into_body()));
     assert_eq!(stopped.status, 200, "{}", stopped.text());
     assert!(!String::from_utf8_lossy(&cut).contains("[DONE]"));
