@@ -45,27 +45,6 @@ fn plain_environment(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Words that are routes (management contract 1.1) and therefore no model names.
-const RESERVED_NAMES: [&str; 17] = [
-    "ps",
-    "index",
-    "pull",
-    "load",
-    "unload",
-    "sse",
-    "download",
-    "downloads",
-    "jobs",
-    "status",
-    "info",
-    "start",
-    "stop",
-    "catalog",
-    "filter",
-    "lookup",
-    "save",
-];
-
 const NO_KEYS_YET: &str = "API keys cannot be checked by this version yet, so the server would be open to everyone who \
                            reaches it";
 
@@ -134,7 +113,7 @@ fn name_problem(name: &str) -> Option<String> {
         Some("a model name has at most 255 bytes".into())
     } else if name.chars().any(char::is_control) {
         Some("a model name must not hold control characters".into())
-    } else if RESERVED_NAMES.contains(&name.to_lowercase().as_str()) {
+    } else if domain::is_reserved_name(name) {
         Some(format!("{name:?} is a reserved word and cannot name a model"))
     } else {
         None

@@ -67,3 +67,29 @@ impl fmt::Display for RequestId {
         write!(f, "{:016x}", self.0)
     }
 }
+/// Words of the management paths, which no model may be called (management contract 1.1).
+const RESERVED: &[&str] = &[
+    "ps",
+    "index",
+    "pull",
+    "load",
+    "unload",
+    "sse",
+    "download",
+    "downloads",
+    "jobs",
+    "status",
+    "info",
+    "start",
+    "stop",
+    "catalog",
+    "filter",
+    "lookup",
+    "save",
+    "by-id",
+];
+
+/// May no model be called so? Upper and lower case are the same here.
+pub fn is_reserved_name(name: &str) -> bool {
+    RESERVED.iter().any(|word| word.eq_ignore_ascii_case(name))
+}

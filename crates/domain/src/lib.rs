@@ -19,7 +19,7 @@ mod state;
 
 pub use error::{ErrorKind, RunnerError};
 pub use event::{Event, EventKind, Level, LogLine, LogStream};
-pub use ids::{InstanceId, ModelKey, RequestId};
+pub use ids::{InstanceId, ModelKey, RequestId, is_reserved_name};
 pub use keep_alive::{DurationError, KeepAlive, format_go_duration, parse_go_duration};
 pub use launch::{EngineMode, LaunchOptions, LoadedLaunch};
 pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, ModelSource};

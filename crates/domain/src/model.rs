@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LaunchOptions, ModelKey};
+use crate::{EngineMode, LaunchOptions, ModelKey};
 
 /// Which engine runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
@@ -217,6 +217,19 @@ impl ModelEntry {
     /// True when the model can do this.
     pub fn can(&self, capability: Capability) -> bool {
         self.capabilities.has(capability)
+    }
+
+    /// What the model is loaded for when the request does not decide it.
+    pub fn natural_mode(&self) -> EngineMode {
+        if self.can(Capability::Completion) || self.can(Capability::Chat) {
+            EngineMode::Completion
+        } else if self.can(Capability::Rerank) {
+            EngineMode::Rerank
+        } else if self.can(Capability::Embedding) {
+            EngineMode::Embedding
+        } else {
+            EngineMode::Completion
+        }
     }
 
     /// Every file of the entry: parts in order, then the projector.

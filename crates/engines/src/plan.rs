@@ -1,7 +1,7 @@
 //! Resolves every "auto" of a launch. "Context per request" is the only size a user sets; slots multiply it
 //! (engine guide 7: a context divided by slots, or shared and exhausted, is the field's classic complaint).
 
-use domain::{Capability, EngineMode, LaunchOptions, LoadedLaunch, ModelEntry};
+use domain::{Capability, LaunchOptions, LoadedLaunch, ModelEntry};
 
 /// Memory that a new instance may plan with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,7 +29,7 @@ const KV_FLOOR: u64 = 512 << 20;
 
 /// Resolves every "auto" of `options` for this model and this memory.
 pub fn plan(entry: &ModelEntry, options: &LaunchOptions, budget: &MemoryBudget) -> LoadedLaunch {
-    let mode = options.mode.unwrap_or_else(|| default_mode(entry));
+    let mode = options.mode.unwrap_or_else(|| entry.natural_mode());
     let room = kv_room(options, budget);
     let per_token = kv_bytes_per_token(entry, options);
     let fits = |context: u32, parallel: u32| {
@@ -92,20 +92,6 @@ pub fn degrade(entry: &ModelEntry, failed: &LoadedLaunch, has_gpu: bool, attempt
     }
 }
 
-/// What a model is started for when the request does not decide it.
-fn default_mode(entry: &ModelEntry) -> EngineMode {
-    let generates = entry.can(Capability::Completion) || entry.can(Capability::Chat);
-    if generates {
-        EngineMode::Completion
-    } else if entry.can(Capability::Rerank) {
-        EngineMode::Rerank
-    } else if entry.can(Capability::Embedding) {
-        EngineMode::Embedding
-    } else {
-        EngineMode::Completion
-    }
-}
-
 fn kv_room(options: &LaunchOptions, budget: &MemoryBudget) -> u64 {
     let on_gpu = budget.vram_free > 0 && options.gpu_layers != Some(0);
     let available = if on_gpu { budget.vram_free } else { budget.ram_available };
@@ -138,7 +124,7 @@ fn unknown_parallel(entry: &ModelEntry, budget: &MemoryBudget) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use domain::ModelFacts;
+    use domain::{EngineMode, ModelFacts};
 
     use super::*;
     use crate::test_entry::entry;

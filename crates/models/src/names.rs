@@ -2,37 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Words of the management paths, which no model may be called (management contract 1.1).
-const RESERVED: &[&str] = &[
-    "ps",
-    "index",
-    "pull",
-    "load",
-    "unload",
-    "sse",
-    "download",
-    "downloads",
-    "jobs",
-    "status",
-    "info",
-    "start",
-    "stop",
-    "catalog",
-    "filter",
-    "lookup",
-    "save",
-    "by-id",
-];
-
 /// Longest base name, from Ollama's grammar for a model name.
 const MAX_BASE: usize = 80;
 /// Longest slug (management contract 1.1).
 const MAX_SLUG: usize = 50;
-
-/// Is this a word that the paths need for themselves?
-fn is_reserved(name: &str) -> bool {
-    RESERVED.iter().any(|word| word.eq_ignore_ascii_case(name))
-}
 
 /// Splits the quantization off the end of a file stem: `Llama-3-8B.Q4_K_M` → (`Llama-3-8B`, `q4_k_m`).
 ///
@@ -193,7 +166,7 @@ fn group_by<K: Ord>(items: &[usize], key: impl Fn(&usize) -> Option<K>) -> BTree
 
 /// A name that is not a reserved word.
 pub(crate) fn free(name: &str) -> String {
-    if is_reserved(name) {
+    if domain::is_reserved_name(name) {
         format!("{name}-model")
     } else {
         name.to_owned()
@@ -367,7 +340,7 @@ mod tests {
             let keys = assign_keys(&namings, &HashSet::new());
             prop_assert_eq!(&keys, &assign_keys(&namings, &HashSet::new()));
             prop_assert_eq!(keys.iter().map(|k| k.key.to_lowercase()).collect::<HashSet<_>>().len(), keys.len());
-            prop_assert!(keys.iter().all(|own| !is_reserved(&own.key)));
+            prop_assert!(keys.iter().all(|own| !domain::is_reserved_name(&own.key)));
         }
 
         #[test]

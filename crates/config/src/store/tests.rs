@@ -193,6 +193,7 @@ fn forty_broken_files_change_nothing() {
         r#"{"models": {"entries": {"a": {}, "a": {}}}}"#,
         r#"{"models": {"dirs": [1]}}"#,
         r#"{"models": {"entries": {"ps": {}}}}"#,
+        r#"{"models": {"entries": {"by-id": {}}}}"#,
         r#"{"models": {"entries": {"a": {"aliases": ["x"]}, "b": {"aliases": ["X"]}}}}"#,
         r#"{"models": {"entries": {"a": {"group": "none"}}}}"#,
         r#"{"model_aliases": {"a": "a"}}"#,

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::lease::{known, not_found};
-use super::ollama::natural_mode;
 use super::{Answer, listed, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
@@ -58,7 +57,7 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
     let call = StartCall::parse(&cx.collect(body).await?)?;
     let entry = entry(cx)?;
     let mut launch = call.launch;
-    launch.mode = launch.mode.or_else(|| Some(natural_mode(&entry)));
+    launch.mode = launch.mode.or_else(|| Some(entry.natural_mode()));
     cx.state()
         .router
         .load(Arc::clone(&entry), launch, None, call.wait)

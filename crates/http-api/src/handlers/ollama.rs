@@ -9,7 +9,7 @@ use dialects::ollama::{
 };
 use dialects::{ModelView, Rendered};
 use domain::chat::{ChatRequest, Part};
-use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
+use domain::{EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
 use http::Response;
 use http::header::USER_AGENT;
 use http::request::Parts;
@@ -246,19 +246,6 @@ pub(super) async fn collect(mut upstream: UpstreamBody, wire: Wire) -> Result<en
     collector.finish()
 }
 
-/// What a model is loaded for when the request does not say.
-pub(super) fn natural_mode(entry: &ModelEntry) -> EngineMode {
-    if entry.can(Capability::Completion) || entry.can(Capability::Chat) {
-        EngineMode::Completion
-    } else if entry.can(Capability::Rerank) {
-        EngineMode::Rerank
-    } else if entry.can(Capability::Embedding) {
-        EngineMode::Embedding
-    } else {
-        EngineMode::Completion
-    }
-}
-
 /// Empty prompt or messages: load, answer once ready.
 pub(super) async fn load(
     cx: &Cx,
@@ -269,7 +256,7 @@ pub(super) async fn load(
     model: String,
     shape: Shape,
 ) -> Answer {
-    let mode = natural_mode(entry);
+    let mode = entry.natural_mode();
     // A lease that is given back at once: same queue, same single flight, and the keep-alive starts now.
     drop(lease(cx, parts, entry, wish(launch, mode, keep_alive)).await?);
     Ok(json(
