@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use super::*;
 
@@ -33,14 +34,16 @@ fn page() -> String {
          run\n`UPDATE_GENERATED=1 cargo test -p http-api`.\n\n| method | path | dialect | class | summary |\n|---|---|---|---|---|\n",
     );
     for route in ROUTES {
-        page += &format!(
-            "| {} | `{}` | {} | {} | {} |\n",
+        writeln!(
+            page,
+            "| {} | `{}` | {} | {} | {} |",
             route.method.to_http(),
             route.path,
             route.dialect.as_str(),
             route.class.as_str(),
             route.summary.replace('|', "\\|")
-        );
+        )
+        .unwrap();
     }
     page
 }
