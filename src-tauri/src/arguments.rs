@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use app::StartOptions;
+use app::{ServeFlags, StartOptions};
 use clap::{Parser, ValueEnum};
 
 /// Tray and window of LlamaRunner. Without a display, use `llama-runner serve`.
@@ -21,27 +21,8 @@ pub(crate) struct Arguments {
     /// Folder for logs, downloads and the like [default: the user's data folder].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Folder with GGUF files; may be given several times.
-    #[arg(long = "models-dir", value_name = "DIR")]
-    models_dirs: Vec<PathBuf>,
-    /// Port for Ollama's clients; 0: any free port.
-    #[arg(long, value_name = "N")]
-    ollama_port: Option<u16>,
-    /// Port for LM Studio's clients; 0: any free port.
-    #[arg(long, value_name = "N")]
-    lmstudio_port: Option<u16>,
-    /// Port for management and the window; 0: any free port.
-    #[arg(long, value_name = "N")]
-    management_port: Option<u16>,
-    /// Address to listen on.
-    #[arg(long, value_name = "ADDR")]
-    host: Option<String>,
-    /// error, warn, info, debug or trace.
-    #[arg(long, value_name = "L")]
-    log_level: Option<String>,
-    /// text or json.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
+    #[command(flatten)]
+    flags: ServeFlags,
 }
 
 /// What the tray icon stands on.
@@ -59,18 +40,12 @@ pub(crate) enum Panel {
 impl Arguments {
     /// What the core is started with.
     pub(crate) fn start_options(&self) -> StartOptions {
-        StartOptions {
+        self.flags.clone().on(StartOptions {
             config: self.config.clone(),
             data_dir: self.data_dir.clone(),
-            models_dirs: self.models_dirs.clone(),
-            ollama_port: self.ollama_port,
-            lmstudio_port: self.lmstudio_port,
-            management_port: self.management_port,
-            host: self.host.clone(),
-            log_level: self.log_level.clone(),
-            log_format: self.log_format.clone(),
             desktop: true,
-        }
+            ..StartOptions::default()
+        })
     }
 }
 

@@ -65,8 +65,9 @@ fn sigkill_while_loading() {
             Some(&chat("Hello", &json!({}))),
         )
     });
-    server.wait_for_state("loading", Duration::from_secs(10), |s| {
-        Server::model(s, "tiny-chat")["state"] == "loading"
+    server.wait_for_state("a loading process", Duration::from_secs(10), |s| {
+        let model = Server::model(s, "tiny-chat");
+        model["state"] == "loading" && model["instance"]["pid"].is_u64()
     });
     killed_leaves_nothing(server);
     drop(asking.join());

@@ -14,6 +14,7 @@ mod listeners;
 mod places;
 mod ready;
 mod reload;
+mod serve_flags;
 mod settings;
 mod start;
 
@@ -27,6 +28,7 @@ pub use http_api::ROUTES;
 pub use instance_lock::{Owner, running_instance};
 pub use places::Places;
 pub use ready::{ReadyListeners, ReadyProblem, ReadyReport};
+pub use serve_flags::ServeFlags;
 pub use start::{StartOptions, config_overrides, engine_rules, start};
 
 /// The product's version.

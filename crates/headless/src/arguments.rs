@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use app::StartOptions;
+use app::{ServeFlags, StartOptions};
 use clap::{Args, Parser, Subcommand};
 
 /// Local models for Ollama and LM Studio apps, served by llama.cpp.
@@ -49,7 +49,7 @@ impl Files {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run the server until it is told to stop.
-    Serve(Serve),
+    Serve(ServeFlags),
     /// List the models.
     #[command(visible_alias = "ls")]
     List(Target),
@@ -85,46 +85,6 @@ pub(crate) enum Verb {
     /// Print all HTTP routes.
     #[command(hide = true)]
     Routes,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Serve {
-    /// Folder with GGUF files; may be given several times.
-    #[arg(long = "models-dir", value_name = "DIR")]
-    models_dirs: Vec<PathBuf>,
-    /// Port for Ollama's clients; 0: any free port.
-    #[arg(long, value_name = "N")]
-    ollama_port: Option<u16>,
-    /// Port for LM Studio's clients; 0: any free port.
-    #[arg(long, value_name = "N")]
-    lmstudio_port: Option<u16>,
-    /// Port for management and the window; 0: any free port.
-    #[arg(long, value_name = "N")]
-    management_port: Option<u16>,
-    /// Address to listen on.
-    #[arg(long, value_name = "ADDR")]
-    host: Option<String>,
-    /// error, warn, info, debug or trace.
-    #[arg(long, value_name = "L")]
-    log_level: Option<String>,
-    /// text or json.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
-}
-
-impl Serve {
-    pub(crate) fn start_options(self, files: &Files) -> StartOptions {
-        StartOptions {
-            models_dirs: self.models_dirs,
-            ollama_port: self.ollama_port,
-            lmstudio_port: self.lmstudio_port,
-            management_port: self.management_port,
-            host: self.host,
-            log_level: self.log_level,
-            log_format: self.log_format,
-            ..files.options()
-        }
-    }
 }
 
 /// Which server to ask.
@@ -222,7 +182,7 @@ mod tests {
         let Verb::Serve(serve) = arguments.verb else {
             panic!("not serve")
         };
-        let options = serve.start_options(&arguments.files);
+        let options = serve.on(arguments.files.options());
         assert_eq!(options.models_dirs, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!(
             (options.ollama_port, options.lmstudio_port, options.management_port),

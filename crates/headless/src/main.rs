@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 async fn perform(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let files = arguments.files;
     match arguments.verb {
-        Verb::Serve(options) => Box::pin(serve::serve(options.start_options(&files))).await,
+        Verb::Serve(options) => Box::pin(serve::serve(options.on(files.options()))).await,
         Verb::List(target) => inventory::list(&server::connect(&target, &files).await?, output).await,
         Verb::Ps(target) => inventory::ps(&server::connect(&target, &files).await?, output).await,
         Verb::Show(on) => inventory::show(&server::connect(&on.target, &files).await?, &on.model, output).await,
