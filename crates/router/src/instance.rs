@@ -47,7 +47,7 @@ pub(crate) struct Instance {
     /// The scheduler knows that it is gone.
     pub(crate) gone: CancellationToken,
     child: Mutex<Option<Child>>,
-    memory: Mutex<Option<(Instant, Option<u64>)>>,
+    memory: Mutex<Option<(Instant, u64)>>,
     active: AtomicU32,
     /// A byte of any answer came, or a request began, since the owner last looked.
     progress: AtomicBool,
@@ -119,17 +119,18 @@ impl Instance {
         child.as_ref().filter(|child| child.exit().is_none()).map(Child::pid)
     }
 
-    /// Resident memory, at most a second old.
+    /// Resident memory, at most a second old. "Not known" is never kept: a question that came before the process must not
+    /// answer the one that comes after it.
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, bytes)) = *memory
             && at.elapsed() < MEMORY_AGE
         {
-            return bytes;
+            return Some(bytes);
         }
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let bytes = child.and_then(|child| child.memory_bytes());
+        let bytes = child.and_then(|child| child.memory_bytes())?;
         *memory = Some((Instant::now(), bytes));
-        bytes
+        Some(bytes)
     }
 }
