@@ -26,7 +26,7 @@ cargo xtask test [--skip NAME]… [--only NAME]…   set up and run every check 
 cargo xtask check                          formatting, lints and dependency rules only
 cargo xtask setup [--test]                 only the set-up (system packages, engine, Python, frontend)
 cargo xtask bench [ARGS…]                  the project's own benchmark, release build
-cargo xtask schema                         rewrite the generated files (config schema)
+cargo xtask schema                         rewrite the generated files (configuration, table of routes)
 ";
 
 fn main() -> ExitCode {

@@ -76,13 +76,18 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rewrites the generated files that tests compare.
+/// Rewrites the generated files that tests compare: configuration schema and page, table of routes.
 pub(crate) fn schema() -> Result<ExitCode> {
-    say("Writing docs/config.schema.json");
-    must(
-        cargo()
-            .args(["test", "--quiet", "-p", "config", "generated"])
-            .env("UPDATE_GENERATED", "1"),
-    )?;
+    say("Writing config.json, docs/config.md, docs/config.schema.json and docs/api-coverage.md");
+    for (package, test) in [
+        ("config", "generated_files_are_current"),
+        ("http-api", "the_page_of_routes_is_current"),
+    ] {
+        must(
+            cargo()
+                .args(["test", "--quiet", "-p", package, "--lib", test])
+                .env("UPDATE_GENERATED", "1"),
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }
