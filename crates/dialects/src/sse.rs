@@ -62,11 +62,6 @@ impl SseSplitter {
         self.dropped
     }
 
-    /// True between events: nothing of a further event was received.
-    pub fn is_between_events(&self) -> bool {
-        self.pending.is_empty()
-    }
-
     fn keep(&mut self, bytes: &[u8]) {
         if self.pending.len() + bytes.len() > MAX_EVENT {
             self.dropped = true;

@@ -51,7 +51,7 @@ impl std::fmt::Debug for Launch {
 const EXIT_MESSAGE: &[u8] = b"cmd_router_to_child:exit\n";
 
 /// The name the engine is told, and answers with in `/v1/models`: the model's key. Commas would make it several names.
-pub fn engine_alias(entry: &ModelEntry) -> String {
+fn engine_alias(entry: &ModelEntry) -> String {
     entry.key.as_str().replace(',', "_")
 }
 

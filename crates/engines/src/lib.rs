@@ -36,7 +36,7 @@ mod test_entry;
 
 pub use error::EngineError;
 pub use failure::{FailureCause, FailurePhase, failure, failure_cause};
-pub use launch::{Launch, engine_alias, launch};
+pub use launch::{Launch, launch};
 pub use locate::{EngineSettings, Engines, Source};
 pub use plan::{MemoryBudget, degrade, plan};
 pub use probe::EngineBinary;

@@ -201,10 +201,9 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn dots_without_newline_are_passed_on() {
-        use tokio::io::AsyncWriteExt;
-        let (lines, mut received) = mpsc::channel(8);
+    /// A pipe that is drained, and what is passed on of it.
+    fn drained() -> (tokio::io::DuplexStream, mpsc::Receiver<OutputLine>) {
+        let (lines, received) = mpsc::channel(64);
         let targets = Arc::new(LineTargets {
             ring: LogRing::new(10, 1000),
             file: None,
@@ -212,9 +211,15 @@ mod tests {
             last: Arc::default(),
             lines,
         });
-        let (mut write, read) = tokio::io::duplex(64);
-        let tasks = tokio_util::task::TaskTracker::new();
-        tasks.spawn(drain(read, OutputStream::Stderr, targets));
+        let (write, read) = tokio::io::duplex(64);
+        tokio_util::task::TaskTracker::new().spawn(drain(read, OutputStream::Stderr, targets));
+        (write, received)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dots_without_newline_are_passed_on() {
+        use tokio::io::AsyncWriteExt;
+        let (mut write, mut received) = drained();
         write.write_all(b".").await.unwrap();
         assert_eq!(received.recv().await.unwrap().text, ".");
         write.write_all(b"..done\n").await.unwrap();
@@ -226,17 +231,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dots_faster_than_the_wait_are_passed_on_too() {
         use tokio::io::AsyncWriteExt;
-        let (lines, mut received) = mpsc::channel(64);
-        let targets = Arc::new(LineTargets {
-            ring: LogRing::new(10, 1000),
-            file: None,
-            decoder: None,
-            last: Arc::default(),
-            lines,
-        });
-        let (mut write, read) = tokio::io::duplex(64);
-        let tasks = tokio_util::task::TaskTracker::new();
-        tasks.spawn(drain(read, OutputStream::Stderr, targets));
+        let (mut write, mut received) = drained();
         let begun = Instant::now();
         for _ in 0..50 {
             write.write_all(b".").await.unwrap();

@@ -1,18 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Ollama } from 'ollama';
+import { capital, model, user, weather } from './asks.js';
 import { start } from './server.js';
 
-const model = 'tiny-chat';
 const options = { temperature: 0 };
-const user = (content) => [{ role: 'user', content }];
-const weather = {
-  type: 'function',
-  function: {
-    name: 'get_weather', description: 'Weather of a city',
-    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
-  },
-};
 
 let server;
 before(async () => { server = await start(); });
@@ -48,10 +40,7 @@ for (const port of ['ollama', 'lmstudio']) {
     assert.equal((await client().generate({ model, prompt: 'What is 2 + 3?', options })).response, '5');
     const { embeddings } = await client().embed({ model: 'tiny-embed', input: ['cat', 'dog'] });
     assert.deepEqual(embeddings.map((e) => e.length), [128, 128]);
-    const schema = {
-      type: 'object', properties: { country: { type: 'string' }, capital: { type: 'string' } }, required: ['country', 'capital'],
-    };
-    const answer = await client().chat({ model, messages: user('Give me the capital of France as JSON.'), format: schema, options });
+    const answer = await client().chat({ model, messages: user('Give me the capital of France as JSON.'), format: capital, options });
     assert.deepEqual(JSON.parse(answer.message.content), { country: 'France', capital: 'Paris' });
   });
 

@@ -1,17 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
+import { capital, model, user, weather } from './asks.js';
 import { start } from './server.js';
-
-const model = 'tiny-chat';
-const user = (content) => [{ role: 'user', content }];
-const weather = {
-  type: 'function',
-  function: {
-    name: 'get_weather', description: 'Weather of a city',
-    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
-  },
-};
 
 let server;
 before(async () => { server = await start(); });
@@ -39,12 +30,9 @@ for (const port of ['ollama', 'lmstudio', 'management']) {
   test(`${port}: calls tools and keeps to a schema`, async () => {
     const called = await client().chat.completions.create({ model, messages: user('What is the weather in Paris?'), tools: [weather], temperature: 0 });
     assert.deepEqual(JSON.parse(called.choices[0].message.tool_calls[0].function.arguments), { city: 'Paris' });
-    const schema = {
-      type: 'object', properties: { country: { type: 'string' }, capital: { type: 'string' } }, required: ['country', 'capital'],
-    };
     const shaped = await client().chat.completions.create({
       model, messages: user('Give me the capital of France as JSON.'), temperature: 0,
-      response_format: { type: 'json_schema', json_schema: { name: 'capital', schema } },
+      response_format: { type: 'json_schema', json_schema: { name: 'capital', schema: capital } },
     });
     assert.deepEqual(JSON.parse(shaped.choices[0].message.content), { country: 'France', capital: 'Paris' });
   });
