@@ -24,7 +24,8 @@ pub enum Role {
 }
 
 /// A piece of a message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "snake_case")]
 pub enum Part {
     /// Text.
     Text(String),
@@ -45,7 +46,7 @@ pub enum Part {
 }
 
 /// A call the model made.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Its id, when one is known.
     pub id: Option<String>,
@@ -55,20 +56,24 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// One message.
-#[derive(Debug, Clone, PartialEq)]
+/// One message. Its serialised form is ours: it is what stored conversations keep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Who said it.
     pub role: Role,
     /// What was said. Plain text is one [`Part::Text`].
     pub parts: Vec<Part>,
     /// Reasoning that came before the answer (assistant only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
     /// Calls (assistant only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     /// The call this answers (tool only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
     /// Tool name (tool only) or speaker name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
@@ -120,6 +125,20 @@ pub struct Thinking {
     pub effort: Option<String>,
 }
 
+/// Which tools the model may or must call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// No call, even where tools are given.
+    None,
+    /// At least one call.
+    Required,
+    /// A call of this function.
+    Function(String),
+}
+
 /// A chat request in the domain form.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ChatRequest {
@@ -127,6 +146,10 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// Tool definitions, OpenAI form.
     pub tools: Vec<Value>,
+    /// Which tools may or must be called.
+    pub tool_choice: ToolChoice,
+    /// More than one call in one answer; `None`: yes, where the template can.
+    pub parallel_tool_calls: Option<bool>,
     /// Answer format.
     pub format: Format,
     /// Sampling.

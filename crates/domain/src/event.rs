@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceView, ModelKey};
+use crate::{InstanceView, JobView, ModelKey};
 
 /// How loud a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,6 +73,11 @@ pub enum EventKind {
         accepted: bool,
         /// What changed, or why it was refused.
         message: String,
+    },
+    /// A download changed.
+    Download {
+        /// How it stands now.
+        job: JobView,
     },
     /// Requests in flight changed.
     Requests {

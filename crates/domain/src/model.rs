@@ -132,6 +132,28 @@ pub enum ModelSource {
     LmStudioStore,
     /// The Hugging Face cache, served in place.
     HuggingFaceCache,
+    /// Our own store in Ollama's layout: pulled and created models.
+    OwnStore,
+}
+
+/// What a stored model adds to its weights (Ollama contract 11): the layers of its manifest besides the files.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelProfile {
+    /// System prompt, used when a request brings none.
+    pub system: Option<String>,
+    /// Template text as stored; the template inside the GGUF file stays the one in use.
+    pub template: Option<String>,
+    /// Options under those of a request, by Ollama's names.
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+    /// Messages that come before those of a request.
+    pub messages: Vec<crate::chat::Message>,
+    /// Licence texts.
+    pub license: Vec<String>,
+    /// LoRA files put on the weights at launch.
+    pub adapters: Vec<PathBuf>,
+    /// The model it was made from, as its maker wrote it.
+    pub parent: Option<String>,
 }
 
 /// What the GGUF header says, plus file facts. All numbers are as written in the file; absent ones are `None`.
@@ -211,6 +233,17 @@ pub struct ModelEntry {
     pub pinned: bool,
     /// Left out of lists but resolvable.
     pub unlisted: bool,
+    /// What a stored model adds to its weights.
+    #[serde(default)]
+    pub profile: Arc<ModelProfile>,
+    /// Key of the instance that serves it, when another name over the same weights and launch came first (Ollama
+    /// contract 9). `None`: its own.
+    #[serde(default)]
+    pub runs_as: Option<ModelKey>,
+    /// The model this is a further instance of (LM Studio contract 2): `key:2` or a name the caller chose. Never in lists
+    /// of models, gone when it is unloaded.
+    #[serde(default)]
+    pub instance_of: Option<ModelKey>,
 }
 
 impl ModelEntry {
@@ -230,6 +263,11 @@ impl ModelEntry {
         } else {
             EngineMode::Completion
         }
+    }
+
+    /// The key under which it runs.
+    pub fn instance_key(&self) -> &ModelKey {
+        self.runs_as.as_ref().unwrap_or(&self.key)
     }
 
     /// Every file of the entry: parts in order, then the projector.

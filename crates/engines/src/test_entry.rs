@@ -26,5 +26,8 @@ pub(crate) fn entry(capabilities: &[Capability]) -> ModelEntry {
         keep_alive: None,
         pinned: false,
         unlisted: false,
+        profile: std::sync::Arc::default(),
+        runs_as: None,
+        instance_of: None,
     }
 }

@@ -310,6 +310,9 @@ fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
         keep_alive: None,
         pinned: false,
         unlisted: false,
+        profile: std::sync::Arc::default(),
+        runs_as: None,
+        instance_of: None,
     };
     Named {
         entry,

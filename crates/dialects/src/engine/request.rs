@@ -2,7 +2,7 @@ use std::fmt;
 
 use domain::{
     RunnerError,
-    chat::{ChatRequest, CompletionRequest, Format, MEDIA_MARKER, Message, Part, Role, Sampling, ToolCall},
+    chat::{ChatRequest, CompletionRequest, Format, MEDIA_MARKER, Message, Part, Role, Sampling, ToolCall, ToolChoice},
 };
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
@@ -166,8 +166,18 @@ impl Serialize for ChatBody<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("messages", &Messages(&request.messages))?;
         if !request.tools.is_empty() {
-            map.serialize_entry("tools", &request.tools)?;
-            map.serialize_entry("parallel_tool_calls", &true)?;
+            // The engine knows no choice of one function: offering only that one and asking for a call is the same.
+            let (offered, choice) = match &request.tool_choice {
+                ToolChoice::Auto => (Offered::All(&request.tools), None),
+                ToolChoice::None => (Offered::All(&request.tools), Some("none")),
+                ToolChoice::Required => (Offered::All(&request.tools), Some("required")),
+                ToolChoice::Function(name) => (Offered::One(&request.tools, name), Some("required")),
+            };
+            map.serialize_entry("tools", &offered)?;
+            if let Some(choice) = choice {
+                map.serialize_entry("tool_choice", choice)?;
+            }
+            map.serialize_entry("parallel_tool_calls", &request.parallel_tool_calls.unwrap_or(true))?;
         }
         match &request.format {
             Format::Text => {}
@@ -198,6 +208,23 @@ impl Serialize for ChatBody<'_> {
             map.serialize_entry("stream", &true)?;
         }
         map.end()
+    }
+}
+
+/// The tools a request offers.
+enum Offered<'a> {
+    All(&'a [Value]),
+    One(&'a [Value], &'a str),
+}
+
+impl Serialize for Offered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All(tools) => serializer.collect_seq(*tools),
+            Self::One(tools, name) => {
+                serializer.collect_seq(tools.iter().filter(|tool| tool["function"]["name"] == **name))
+            }
+        }
     }
 }
 

@@ -217,6 +217,7 @@ impl ChatCall {
             logprobs: common.logprobs(),
             messages: self.messages,
             tools: self.tools,
+            ..ChatRequest::default()
         };
         Ok(Plan::Run(ChatJob {
             request,
@@ -356,11 +357,11 @@ impl GenerateCall {
             let messages = system.into_iter().chain([user]).collect();
             let chat = ChatRequest {
                 messages,
-                tools: Vec::new(),
                 format,
                 sampling,
                 thinking,
                 logprobs,
+                ..ChatRequest::default()
             };
             if self.context.is_empty() {
                 GenerateMode::Chat(chat)

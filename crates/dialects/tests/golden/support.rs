@@ -123,6 +123,9 @@ fn entry(key: &str, capabilities: &[Capability]) -> ModelEntry {
         keep_alive: None,
         pinned: false,
         unlisted: false,
+        profile: std::sync::Arc::default(),
+        runs_as: None,
+        instance_of: None,
     }
 }
 

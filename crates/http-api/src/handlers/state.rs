@@ -180,6 +180,7 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::ModelFailed { .. } => "model_failed",
         EventKind::CatalogChanged { .. } => "catalog_changed",
         EventKind::Config { .. } => "config",
+        EventKind::Download { .. } => "download",
         EventKind::Requests { .. } => "requests",
         EventKind::Log { .. } => "log",
         EventKind::ShuttingDown => "shutting_down",

@@ -137,6 +137,9 @@ pub(crate) fn entry(name: &str, file: &str, capability: Capability, launch: Laun
         keep_alive: None,
         pinned: false,
         unlisted: false,
+        profile: std::sync::Arc::default(),
+        runs_as: None,
+        instance_of: None,
     })
 }
 

@@ -41,6 +41,9 @@ pub(crate) fn entry(name: &str) -> ModelEntry {
         keep_alive: None,
         pinned: false,
         unlisted: false,
+        profile: std::sync::Arc::default(),
+        runs_as: None,
+        instance_of: None,
     }
 }
 

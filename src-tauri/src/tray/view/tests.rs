@@ -31,6 +31,9 @@ fn entry(key: &str) -> Arc<ModelEntry> {
         keep_alive: None,
         pinned: false,
         unlisted: false,
+        profile: std::sync::Arc::default(),
+        runs_as: None,
+        instance_of: None,
     })
 }
 
