@@ -5,6 +5,7 @@ use std::sync::Arc;
 use domain::{Capability, ModelEntry, ModelKey};
 
 use crate::assemble::adjusting;
+use crate::instances::Instances;
 use crate::names::{NameMap, lookup_form, normal_name, normal_quant};
 use crate::settings::EntrySettings;
 use crate::{Problem, RegistrySettings};
@@ -43,17 +44,21 @@ pub(crate) struct ProjectorFile {
 }
 
 /// All models known at one moment. Immutable; the registry replaces it as a whole.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Catalog {
     entries: Vec<Arc<ModelEntry>>,
-    names: NameMap,
+    names: Arc<NameMap>,
     /// Per entry: its quantization in key form, and how far it is from the preferred one.
-    variants: Vec<Variant>,
+    variants: Arc<Vec<Variant>>,
+    /// Further instances of models, while they exist.
+    instances: Arc<Instances>,
 }
 
 #[derive(Debug, Default)]
 struct Variant {
     quant: String,
+    /// Names that other variants of the model have too, in look-up form.
+    shared_names: Vec<String>,
     /// Lower-case path for prefix look-ups.
     path: String,
     rank: (u64, u64),
@@ -71,10 +76,11 @@ impl Catalog {
         let variants: Vec<Variant> = models.iter().map(Variant::of).collect();
         let mut catalog = Self {
             entries: Vec::new(),
-            names: NameMap::default(),
-            variants,
+            names: Arc::default(),
+            variants: Arc::new(variants),
+            instances: Arc::default(),
         };
-        catalog.names = catalog.derived_names(&mut models);
+        catalog.names = Arc::new(catalog.derived_names(&mut models));
 
         let mut wishes: Vec<Option<&EntrySettings>> = models
             .iter()
@@ -113,7 +119,7 @@ impl Catalog {
             }
         }
         names.fill_from(&catalog.names);
-        catalog.names = names;
+        catalog.names = Arc::new(names);
         for ((model, wish), own) in models.iter_mut().zip(wishes).zip(own) {
             model.entry.aliases.splice(0..0, own);
             if let Some(wish) = wish {
@@ -194,19 +200,71 @@ impl Catalog {
         self.entries.iter().filter(|entry| !entry.unlisted)
     }
 
-    /// The model with exactly this key.
+    /// Further instances of models, by identifier (LM Studio contract 2). They are in no other list.
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<ModelEntry>> {
+        self.instances.iter()
+    }
+
+    /// The same models with these further instances.
+    pub(crate) fn with_instances(mut self, instances: Arc<Instances>) -> Self {
+        self.instances = instances;
+        self
+    }
+
+    /// The model, or further instance, with exactly this key.
     pub fn get(&self, key: &ModelKey) -> Option<&Arc<ModelEntry>> {
-        let at = self.entries.binary_search_by(|entry| entry.key.cmp(key)).ok()?;
-        self.entries.get(at)
+        match self.entries.binary_search_by(|entry| entry.key.cmp(key)) {
+            Ok(at) => self.entries.get(at),
+            Err(_) => self.instances.get(key),
+        }
     }
 
     /// The model a caller means, by any of its names, in any case (Ollama contract 1.2, LM Studio contract 2).
     ///
-    /// In this order: config alias, key, slug, `base:quantization`, path, `publisher/repo`, file name, beginning of a
+    /// In this order: identifier of a further instance, config alias, key, slug, `base:quantization`, path, `publisher/repo`, file name, beginning of a
     /// path. `:latest`, `:local`, a scheme, and the hosts of the public registries are taken off where needed. Names are
     /// only compared, never opened (promise D4).
     pub fn resolve(&self, name: &str) -> Option<Arc<ModelEntry>> {
+        if let Some(instance) = self.instances.find(name) {
+            return Some(Arc::clone(instance));
+        }
         self.find(name).and_then(|at| self.entries.get(at)).cloned()
+    }
+
+    /// [`Self::resolve`], where of several models that a name fits equally well a loaded one is preferred, and a further
+    /// instance to a model that is not loaded (LM Studio contract 2).
+    pub fn resolve_loaded(&self, name: &str, is_loaded: impl Fn(&ModelEntry) -> bool) -> Option<Arc<ModelEntry>> {
+        let found = self.resolve(name)?;
+        if found.instance_of.is_some() || is_loaded(&found) {
+            return Some(found);
+        }
+        let instance_of = |model: &ModelEntry| {
+            self.instances()
+                .find(|instance| instance.instance_of.as_ref() == Some(&model.key) && is_loaded(instance))
+        };
+        if let Some(instance) = instance_of(&found) {
+            return Some(Arc::clone(instance));
+        }
+        let form = lookup_form(name.trim());
+        if form == lookup_form(found.key.as_str()) {
+            return Some(found);
+        }
+        // Only names that several variants share leave a choice: the base name, the repository, the beginning of a path.
+        let fits = |variant: &Variant| {
+            variant.shared_names.contains(&form) || is_path_prefix(&form) && variant.path.starts_with(&form)
+        };
+        let mut others = self.entries.iter().zip(self.variants.iter());
+        let loaded = others.find_map(|(entry, variant)| {
+            let instance = || {
+                if is_loaded(entry) {
+                    Some(entry)
+                } else {
+                    instance_of(entry)
+                }
+            };
+            fits(variant).then(instance).flatten()
+        });
+        Some(loaded.map_or(found, Arc::clone))
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -257,8 +315,7 @@ impl Catalog {
 
     /// `publisher/repo-or-its-beginning`, optionally with a quantization; the preferred variant of what fits.
     fn by_path_prefix(&self, prefix: &str, quant: Option<&str>) -> Option<usize> {
-        let (publisher, repository) = prefix.split_once('/')?;
-        if publisher.is_empty() || repository.is_empty() {
+        if !is_path_prefix(prefix) {
             return None;
         }
         self.variants
@@ -293,8 +350,14 @@ impl Variant {
         let bits = gguf::label_bits(&facts.quantization).unwrap_or(facts.bits_per_weight);
         // Thousandths, so that it can be sorted; among equally distant ones the larger file first.
         let distance = ((bits - PREFERRED_BITS).abs() * 1000.0).round() as u64;
+        let bases = [
+            Some(model.base.as_str()),
+            Some(&model.plain_base),
+            repository(&model.entry.indexed_path),
+        ];
         Self {
             quant: model.quant.clone(),
+            shared_names: bases.into_iter().flatten().map(lookup_form).collect(),
             path: model.entry.indexed_path.to_lowercase(),
             rank: (distance, u64::MAX - model.entry.size),
         }
@@ -329,6 +392,12 @@ fn attach(entry: &mut ModelEntry, path: &Path, file: &ProjectorFile) {
             entry.capabilities.insert(capability);
         }
     }
+}
+
+/// Could this be `publisher/` and the beginning of a repository?
+fn is_path_prefix(name: &str) -> bool {
+    name.split_once('/')
+        .is_some_and(|(publisher, repository)| !publisher.is_empty() && !repository.is_empty())
 }
 
 /// `publisher/repo` of `publisher/repo/file.gguf`.

@@ -23,6 +23,7 @@ mod assemble;
 mod catalog;
 mod error;
 mod index;
+mod instances;
 mod library;
 mod names;
 mod projector;

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use domain::EventKind;
+use domain::{EventKind, ModelEntry, ModelKey};
 use telemetry::EventBus;
 use tokio::sync::{oneshot, watch};
 
 use crate::index::Index;
+use crate::instances::Instances;
 use crate::watch::Watches;
 use crate::{Catalog, ModelsError, RegistrySettings, library};
 
@@ -81,7 +82,30 @@ impl Drop for Handle {
 #[derive(Default)]
 struct Shared {
     catalog: ArcSwap<Catalog>,
+    /// Held while the catalogue is replaced, so that neither a scan nor a further instance gets lost.
+    instances: Mutex<Arc<Instances>>,
     problems: Mutex<Vec<Problem>>,
+}
+
+impl Shared {
+    /// Puts what a scan found in place.
+    fn store(&self, scanned: Catalog) {
+        let instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        self.catalog
+            .store(Arc::new(scanned.with_instances(Arc::clone(&instances))));
+    }
+
+    /// Changes the further instances; what the change says.
+    fn change_instances(&self, change: impl FnOnce(&mut Instances) -> bool) -> bool {
+        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(Arc::make_mut(&mut instances));
+        if changed {
+            let catalog = Catalog::clone(&self.catalog.load());
+            self.catalog
+                .store(Arc::new(catalog.with_instances(Arc::clone(&instances))));
+        }
+        changed
+    }
 }
 
 enum Command {
@@ -132,6 +156,21 @@ impl Registry {
     /// The models known now.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.handle.shared.catalog.load_full()
+    }
+
+    /// Makes a further instance of a model known (its `instance_of` names the model). False: its identifier is taken by
+    /// another one or by a model's key.
+    pub fn add_instance(&self, entry: Arc<ModelEntry>) -> bool {
+        let shared = &self.handle.shared;
+        let taken = shared.catalog.load().get(&entry.key).is_some();
+        !taken && shared.change_instances(|instances| instances.add(entry))
+    }
+
+    /// Forgets a further instance. False: there was none of this identifier.
+    pub fn remove_instance(&self, identifier: &ModelKey) -> bool {
+        self.handle
+            .shared
+            .change_instances(|instances| instances.remove(identifier))
     }
 
     /// What could not be used at the last scan.
@@ -240,7 +279,7 @@ impl Owner {
             .problems
             .clone_into(&mut self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner));
         // Stored in any case: aliases may have changed without any entry changing.
-        self.shared.catalog.store(Arc::new(catalog));
+        self.shared.store(catalog);
         if report.changed {
             self.bus.publish(EventKind::CatalogChanged { models: report.models });
         }

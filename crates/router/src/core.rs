@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use domain::{EventKind, FailureReport, InstanceId, ModelKey, RunnerError};
+use domain::{EventKind, FailureReport, InstanceId, ModelEntry, ModelKey, RunnerError};
 use scheduler::{Effect, Event, LeaseId, Limits, Scheduler, TicketId};
 use telemetry::LogRing;
 use tokio::sync::{Notify, oneshot};
@@ -49,6 +49,10 @@ pub(crate) struct Core {
     pub(crate) deps: RouterDeps,
     settings: Mutex<Arc<RouterSettings>>,
     epoch: Instant,
+    /// Unix milliseconds of the start: makes references of instances unique over restarts.
+    pub(crate) started_ms: i64,
+    /// Held while the identifier of an instance is chosen.
+    opening: Mutex<()>,
     state: Mutex<State>,
     logs: Mutex<HashMap<ModelKey, LogRing>>,
     /// Owner tasks of instances.
@@ -89,6 +93,8 @@ impl Core {
             deps,
             settings: Mutex::new(settings),
             epoch: Instant::now(),
+            started_ms: telemetry::now_ms(),
+            opening: Mutex::default(),
             state: Mutex::new(state),
             logs: Mutex::default(),
             owners: TaskTracker::new(),
@@ -102,6 +108,19 @@ impl Core {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A further instance of a model is forgotten when nothing runs under its name and it will not come back.
+    pub(crate) fn forget_if_gone(&self, model: &ModelEntry) {
+        // Under the lock of those who open: a name that is just being taken has no load yet.
+        let _order = self.opening();
+        if model.instance_of.is_some() && self.lock().scheduler.is_gone(&model.key) {
+            self.deps.registry.remove_instance(&model.key);
+        }
     }
 
     /// The scheduler's time.

@@ -9,6 +9,7 @@
 
 mod announcer;
 mod core;
+mod further;
 mod instance;
 mod lease;
 mod owner;
@@ -19,6 +20,7 @@ mod settings;
 mod upstream;
 mod views;
 
+pub use further::{OpenInstance, Opening};
 pub use lease::{Lease, LeaseRequest, UpstreamRequest};
 pub use router::{Router, RouterDeps};
 pub use settings::RouterSettings;

@@ -54,6 +54,7 @@ pub(crate) async fn run(core: Arc<Core>, instance: Arc<Instance>) {
         link.pool.close();
     }
     core.lock().instances.remove(&id);
+    core.forget_if_gone(&instance.model);
     core.announce();
     instance.gone.cancel();
 }

@@ -32,7 +32,7 @@ pub struct RouterDeps {
 /// The router. Clones share one state.
 #[derive(Clone)]
 pub struct Router {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Router {
@@ -75,27 +75,50 @@ impl Router {
         keep_alive: Option<KeepAlive>,
         wait: bool,
     ) -> Result<InstanceView, RunnerError> {
-        let (waiter, answer) = oneshot::channel();
-        {
-            let mut state = self.core.lock();
-            let ticket = state.ticket();
-            state.waiters.insert(ticket, waiter);
-            let load = Load {
-                ticket,
-                model: model.clone(),
-                wish: launch,
-                keep_alive,
-            };
-            self.core.dispatch_locked(state, Event::Load(load));
-        }
+        let answer = self.begin_load(&model, launch, keep_alive, false);
         if wait {
-            match answer.await {
-                Ok(Answer::Loaded | Answer::Granted { .. }) => {}
-                Ok(Answer::Refused(error)) => return Err(error),
-                Err(_) => return Err(RunnerError::internal("The load was lost in the queue.")),
-            }
+            return self.finish_load(&model, answer).await;
         }
-        Ok(self.core.status(&model.key).1.unwrap_or_else(|| not_started(&model)))
+        Ok(self.view_of_load(&model))
+    }
+
+    /// Tells the scheduler of a load; the receiver hears of its end.
+    pub(crate) fn begin_load(
+        &self,
+        model: &Arc<ModelEntry>,
+        launch: LaunchOptions,
+        keep_alive: Option<KeepAlive>,
+        jit: bool,
+    ) -> oneshot::Receiver<Answer> {
+        let (waiter, answer) = oneshot::channel();
+        let mut state = self.core.lock();
+        let ticket = state.ticket();
+        state.waiters.insert(ticket, waiter);
+        let load = Load {
+            ticket,
+            model: Arc::clone(model),
+            wish: launch,
+            keep_alive,
+            jit,
+        };
+        self.core.dispatch_locked(state, Event::Load(load));
+        answer
+    }
+
+    pub(crate) async fn finish_load(
+        &self,
+        model: &ModelEntry,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Result<InstanceView, RunnerError> {
+        match answer.await {
+            Ok(Answer::Loaded | Answer::Granted { .. }) => Ok(self.view_of_load(model)),
+            Ok(Answer::Refused(error)) => Err(error),
+            Err(_) => Err(RunnerError::internal("The load was lost in the queue.")),
+        }
+    }
+
+    fn view_of_load(&self, model: &ModelEntry) -> InstanceView {
+        self.core.status(&model.key).1.unwrap_or_else(|| not_started(model))
     }
 
     /// Unloads a model and waits until its process is gone; running requests end first, unless `force`. Goes on when the
@@ -114,7 +137,13 @@ impl Router {
             );
             instance
         };
-        let Some(instance) = instance else { return false };
+        let Some(instance) = instance else {
+            // A further instance may have waited to come back after a crash.
+            if let Some(entry) = self.core.deps.registry.catalog().get(model) {
+                self.core.forget_if_gone(entry);
+            }
+            return false;
+        };
         instance.gone.cancelled().await;
         true
     }

@@ -26,7 +26,7 @@ pub struct Acquire {
     pub jit: bool,
 }
 
-/// An explicit load: takes no slot, is not cancelled when the caller leaves, and forgets earlier failures.
+/// A load without a request: takes no slot, is not cancelled when the caller leaves, and forgets earlier failures.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// Who asks.
@@ -35,8 +35,11 @@ pub struct Load {
     pub model: Arc<ModelEntry>,
     /// Launch wishes.
     pub wish: LaunchOptions,
-    /// Keep-alive.
+    /// Keep-alive. With `jit` it counts only when this load starts the engine.
     pub keep_alive: Option<KeepAlive>,
+    /// An LM Studio just-in-time load: makes other just-in-time models leave, may be made to leave by them, and is not
+    /// repeated after a crash. Else the load is explicit: it stays.
+    pub jit: bool,
 }
 
 /// What happened.

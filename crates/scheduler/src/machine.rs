@@ -135,6 +135,15 @@ impl Scheduler {
             .instance
             .as_ref()
             .is_some_and(|i| i.is_starting() || i.is_ready() && i.satisfies(&ask.wish));
+        if ask.model.instance_of.is_some()
+            && model.instance.is_none()
+            && model.revive.is_none()
+            && model.queue.is_empty()
+        {
+            // It was unloaded between the look-up of its name and now; a further instance is never loaded by a request.
+            let error = RunnerError::model_not_found(ask.model.key.as_str());
+            return reject(effects, ask.ticket, error);
+        }
         if !self.limits.autoload && !coming {
             let text = format!(
                 "The model '{}' is not loaded, and loading on demand is off.",
@@ -165,7 +174,7 @@ impl Scheduler {
         let model = self.models.entry(ask.model.key.clone()).or_default();
         model.back_off.reset();
         model.blocked_until = None;
-        self.enqueue(now, ask.ticket, ask.model, ask.wish, (ask.keep_alive, false, true));
+        self.enqueue(now, ask.ticket, ask.model, ask.wish, (ask.keep_alive, ask.jit, true));
         self.schedule(now, effects);
     }
 
@@ -369,7 +378,7 @@ impl Scheduler {
         model.previous = None;
         model.blocked_until = None;
         let revive = model.revive.take();
-        let explicit = revive.is_some() || model.queue.iter().any(|t| t.load);
+        let explicit = revive.is_some() || model.queue.iter().any(|t| t.load && !t.jit);
         let (entry, keep_alive, jit) = match (model.queue.front(), revive) {
             (Some(first), _) => (first.model.clone(), first.keep_alive, first.jit),
             (None, Some(revive)) => (revive.model, Some(revive.keep_alive), false),
@@ -421,8 +430,10 @@ impl Scheduler {
                 instance.keep_alive = ticket.keep_alive.unwrap_or(instance.keep_alive);
             }
             if ticket.load {
-                instance.explicit = true;
-                instance.jit = false;
+                if !ticket.jit {
+                    instance.explicit = true;
+                    instance.jit = false;
+                }
                 instance.last_used = now;
                 instance.idle_since = instance.idle_since.map(|_| now);
                 effects.push(Effect::Loaded {

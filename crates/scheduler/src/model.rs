@@ -16,7 +16,7 @@ pub(crate) struct Ticket {
     pub(crate) wish: LaunchOptions,
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) jit: bool,
-    /// An explicit load: needs no slot.
+    /// A load without a request: needs no slot.
     pub(crate) load: bool,
     pub(crate) since: Duration,
     pub(crate) deadline: Duration,

@@ -72,6 +72,13 @@ impl Scheduler {
         }
     }
 
+    /// Nothing runs under this key, nothing waits for it, and it will not come back after a crash.
+    pub fn is_gone(&self, key: &ModelKey) -> bool {
+        self.models
+            .get(key)
+            .is_none_or(|model| model.instance.is_none() && model.queue.is_empty() && model.revive.is_none())
+    }
+
     /// Last start or end of a request of this model.
     pub fn last_used(&self, key: &ModelKey) -> Option<Duration> {
         let model = self.models.get(key)?;

@@ -135,6 +135,7 @@ impl Desk {
             model: Arc::new(model),
             wish,
             keep_alive,
+            jit: false,
         }));
         ticket
     }
