@@ -16,6 +16,7 @@ mod keep_alive;
 mod launch;
 mod model;
 mod redact;
+mod registry_name;
 mod state;
 
 pub use error::{ErrorKind, RunnerError};
@@ -26,4 +27,5 @@ pub use keep_alive::{DurationError, KeepAlive, format_go_duration, parse_go_dura
 pub use launch::{EngineMode, LaunchOptions, LoadedLaunch};
 pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, ModelProfile, ModelSource};
 pub use redact::without_paths;
+pub use registry_name::RegistryName;
 pub use state::{ActiveRequest, FailureReport, InstanceView, ModelState, RequestPhase};

@@ -1,7 +1,7 @@
 use domain::{ErrorKind, RunnerError};
 use serde_json::json;
 
-use super::name::Name;
+use domain::RegistryName;
 use crate::{Rendered, json::to_vec};
 
 /// Which route, because error words differ per route (contract 1.2).
@@ -35,7 +35,7 @@ pub fn unknown_model(name: &str, route: Route) -> RunnerError {
             }
         };
     }
-    if Name::parse(name).is_none() {
+    if RegistryName::parse(name).is_none() {
         return match route {
             Route::Copy => invalid(&format!("source {name:?} is invalid")),
             Route::Delete => invalid(&format!("name {name:?} is invalid")),
@@ -59,7 +59,7 @@ fn not_found(name: &str, route: Route) -> String {
         Route::Embed | Route::Embeddings if name.is_empty() => format!("model '{name}' not found"),
         Route::Embed | Route::Embeddings => format!("model {name:?} not found, try pulling it first"),
         Route::Show => {
-            let shown = Name::parse(name).map_or_else(|| name.to_owned(), |name| name.to_string());
+            let shown = RegistryName::parse(name).map_or_else(|| name.to_owned(), |name| name.to_string());
             format!("model '{shown}' not found")
         }
         Route::Copy => format!("model {name:?} not found"),

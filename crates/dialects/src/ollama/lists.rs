@@ -1,7 +1,7 @@
 use domain::{Capabilities, Capability, KeepAlive, ModelEntry, ModelState};
 use serde_json::{Map, Value, json};
 
-use super::name::Name;
+use domain::RegistryName;
 use crate::{ModelView, json::to_vec, rfc3339_seconds};
 
 /// What "for ever" looks like in `expires_at`: 292 years ahead, as Go's longest duration gives (contract 3.2).
@@ -19,7 +19,7 @@ fn shown(key: &str) -> String {
         .filter(|(base, quant)| !base.contains(':') && !quant.contains([':', '/', '@']))
         .map(|(base, quant)| format!("{base}:{}", quant.to_lowercase()));
     let key = tagged.as_deref().unwrap_or(key);
-    match Name::parse(key) {
+    match RegistryName::parse(key) {
         Some(name) => name.to_string(),
         None if key
             .rfind(':')

@@ -18,7 +18,7 @@ mod stream;
 pub use embed::EmbedCall;
 pub use error::{Route, error, unknown_model};
 pub use lists::{capability_words, display_name, parameter_size, ps, tags, version};
-pub use name::{Name, lookup_name};
+pub use name::lookup_name;
 pub use reply::{LoadReason, ReplyHead, Shape, load_reply, render_only_reply, reply};
 pub use request::{ChatCall, ChatJob, GenerateCall, GenerateJob, GenerateMode, Plan, continue_prompt};
 pub use show::{ModelHeader, ShowCall};
