@@ -217,6 +217,17 @@ pub struct TokenLogprob {
     pub top: Vec<TokenLogprob>,
 }
 
+/// How far the engine has read the prompt, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PromptProgress {
+    /// All of the prompt.
+    pub total: u64,
+    /// Taken from the cache.
+    pub cached: u64,
+    /// Read so far, cached ones included.
+    pub processed: u64,
+}
+
 /// What the engine says while it generates, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GenerationEvent {
@@ -237,6 +248,8 @@ pub enum GenerationEvent {
     },
     /// Probabilities of the tokens just sent.
     Logprobs(Vec<TokenLogprob>),
+    /// How far the prompt was read, for requests that asked for it.
+    PromptProgress(PromptProgress),
     /// Generation ended.
     Finish(FinishReason),
     /// Counts and times; may come before or after [`GenerationEvent::Finish`].

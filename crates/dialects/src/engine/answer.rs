@@ -21,6 +21,8 @@ pub struct Answer {
     pub logprobs: Vec<TokenLogprob>,
     /// Why it ended.
     pub finish: Option<FinishReason>,
+    /// The stop text that ended it, where the engine names it ([`GenerationDecoder::stop_text`]).
+    pub stop_text: Option<String>,
     /// Counts and times.
     pub usage: Usage,
 }
@@ -100,7 +102,7 @@ impl AnswerCollector {
             Piece::Finish(reason) => answer.finish = Some(reason),
             Piece::Usage(usage) => answer.usage = usage,
             Piece::Error(found) => *error = Some(found),
-            Piece::Done => {}
+            Piece::PromptProgress(_) | Piece::Done => {}
         });
     }
 
@@ -118,6 +120,7 @@ impl AnswerCollector {
             return Err(error);
         }
         self.answer.tool_calls = self.calls.take();
+        self.answer.stop_text = self.decoder.stop_text().map(str::to_owned);
         Ok(self.answer)
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use domain::{
     ErrorKind, RunnerError,
-    chat::{FinishReason, GenerationEvent, TokenLogprob, Usage},
+    chat::{FinishReason, GenerationEvent, PromptProgress, TokenLogprob, Usage},
 };
 
 use super::error::error_from_value;
@@ -31,6 +31,7 @@ pub(crate) enum Piece<'a> {
         arguments: Cow<'a, str>,
     },
     Logprobs(Vec<TokenLogprob>),
+    PromptProgress(PromptProgress),
     Finish(FinishReason),
     Usage(Usage),
     Error(RunnerError),
@@ -54,6 +55,7 @@ impl From<Piece<'_>> for GenerationEvent {
                 arguments: arguments.into_owned(),
             },
             Piece::Logprobs(tokens) => Self::Logprobs(tokens),
+            Piece::PromptProgress(progress) => Self::PromptProgress(progress),
             Piece::Finish(reason) => Self::Finish(reason),
             Piece::Usage(usage) => Self::Usage(usage),
             Piece::Error(error) => Self::Error(error.message),
@@ -76,6 +78,8 @@ struct State {
     finished: bool,
     /// `[DONE]`, the last `/completion` event or an error was seen; the rest is ignored.
     ended: bool,
+    /// The stop text that ended the answer, where the engine names it.
+    stop_text: Option<String>,
 }
 
 impl GenerationDecoder {
@@ -87,6 +91,7 @@ impl GenerationDecoder {
                 wire,
                 finished: false,
                 ended: false,
+                stop_text: None,
             },
         }
     }
@@ -101,6 +106,11 @@ impl GenerationDecoder {
         if let Some(error) = self.cut() {
             out.push(GenerationEvent::Error(error.message));
         }
+    }
+
+    /// The stop text that ended the answer. Chat streams name it only when the request had `"verbose": true`.
+    pub fn stop_text(&self) -> Option<&str> {
+        self.state.stop_text.as_deref()
     }
 
     /// Nothing that may still come matters.
@@ -173,6 +183,10 @@ impl State {
         if let Some(error) = chunk.error {
             return self.fail(error_from_value(None, &error), sink);
         }
+        if let Some(progress) = chunk.prompt_progress {
+            sink(Piece::PromptProgress(progress.into()));
+        }
+        self.stopped_by(chunk.verbose.and_then(|verbose| verbose.stopping_word));
         if let Some(choice) = chunk.choices.0 {
             if let Some(text) = visible(choice.delta.reasoning_content) {
                 sink(Piece::Reasoning(text));
@@ -209,10 +223,20 @@ impl State {
         }
     }
 
+    fn stopped_by(&mut self, word: Option<Text<'_>>) {
+        if let Some(word) = visible(word) {
+            self.stop_text = Some(word.into_owned());
+        }
+    }
+
     fn completion(&mut self, chunk: CompletionChunk<'_>, sink: &mut impl FnMut(Piece<'_>)) {
         if let Some(error) = chunk.error {
             return self.fail(error_from_value(None, &error), sink);
         }
+        if let Some(progress) = chunk.prompt_progress {
+            sink(Piece::PromptProgress(progress.into()));
+        }
+        self.stopped_by(chunk.stopping_word);
         if let Some(text) = visible(chunk.content) {
             sink(Piece::Text(text));
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use domain::chat::PromptProgress;
 use serde_json::Value;
 
 /// A string that is borrowed unless it holds escapes. (`Option<Cow<str>>` would always copy.)
@@ -68,7 +69,37 @@ pub(super) struct ChatChunk<'a> {
     #[serde(default)]
     pub(super) usage: Option<WireUsage>,
     #[serde(default)]
+    pub(super) prompt_progress: Option<WireProgress>,
+    #[serde(borrow, default, rename = "__verbose")]
+    pub(super) verbose: Option<Verbose<'a>>,
+    #[serde(default)]
     pub(super) error: Option<Value>,
+}
+
+/// What the last chunk adds for requests with `"verbose": true`.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Verbose<'a> {
+    #[serde(borrow, default)]
+    pub(super) stopping_word: Option<Text<'a>>,
+}
+
+/// Sent for requests with `"return_progress": true`, first before any token of the prompt is read.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct WireProgress {
+    total: u64,
+    cache: u64,
+    processed: u64,
+}
+
+impl From<WireProgress> for PromptProgress {
+    fn from(wire: WireProgress) -> Self {
+        Self {
+            total: wire.total,
+            cached: wire.cache,
+            processed: wire.processed,
+        }
+    }
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -137,6 +168,10 @@ pub(super) struct CompletionChunk<'a> {
     pub(super) stop: bool,
     #[serde(borrow, default)]
     pub(super) stop_type: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) stopping_word: Option<Text<'a>>,
+    #[serde(default)]
+    pub(super) prompt_progress: Option<WireProgress>,
     #[serde(borrow, default)]
     pub(super) completion_probabilities: Option<Vec<TokenProb<'a>>>,
     #[serde(default)]

@@ -99,7 +99,7 @@ impl State {
             }
             Piece::Usage(usage) => self.usage = Some(usage),
             Piece::Error(error) => self.fail(error, out),
-            Piece::Done => {}
+            Piece::PromptProgress(_) | Piece::Done => {}
         }
     }
 
