@@ -26,11 +26,11 @@ pub(crate) struct Asker<'a> {
 pub(crate) fn render(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
     let mut rendered = match asker.dialect {
         Dialect::Ollama => ollama::error(error, ollama_route(asker.operation)),
-        Dialect::LmStudio => lmstudio_rest::error(error, asker.legacy_strings),
+        Dialect::LmStudio | Dialect::LmStudioV1 => lmstudio_rest::error(error, asker.legacy_strings),
         Dialect::OpenAi if asker.flavour == Flavour::LmStudio && asker.legacy_strings => {
             lmstudio_rest::error(error, true)
         }
-        Dialect::OpenAi => openai::error(error),
+        Dialect::OpenAi | Dialect::LlamaCpp | Dialect::Anthropic => openai::error(error),
         Dialect::LlamaRunner => llamarunner::error(error),
     };
     if error.code.as_deref() == Some("unsupported_encoding") {
@@ -160,7 +160,9 @@ pub(crate) fn unknown_route(
         // The setting exists for programs that take LM Studio's 200 for granted.
         Flavour::LmStudio if settings.lmstudio_port.unknown_route_status == 200 => lm_studio(200),
         Flavour::LmStudio => lm_studio(status.as_u16()),
-        Flavour::Management if asker.dialect == Dialect::LmStudio => lm_studio(status.as_u16()),
+        Flavour::Management if matches!(asker.dialect, Dialect::LmStudio | Dialect::LmStudioV1) => {
+            lm_studio(status.as_u16())
+        }
         Flavour::Management => {
             let path = parts.uri.path();
             let (kind, message) = if not_allowed {
@@ -186,10 +188,14 @@ pub(crate) fn unknown_route(
 
 /// The family of a path that no route was chosen for.
 pub(crate) fn family(path: &str) -> Dialect {
-    if path.starts_with("/api/v0/") || path.starts_with("/api/v1/") {
+    if path.starts_with("/api/v0/") {
         Dialect::LmStudio
+    } else if path.starts_with("/api/v1/") {
+        Dialect::LmStudioV1
     } else if path.starts_with("/api/") {
         Dialect::Ollama
+    } else if path.starts_with("/v1/messages") {
+        Dialect::Anthropic
     } else if path.starts_with("/v1/") {
         Dialect::OpenAi
     } else {

@@ -20,6 +20,7 @@ mod rewake;
 mod routes;
 mod settings;
 mod settle;
+mod sockets;
 mod state;
 mod wire;
 

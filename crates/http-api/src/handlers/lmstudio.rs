@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::relay;
+use crate::routes::Dialect;
 
 /// Largest answer that statistics are added to.
 const MAX_ANSWER: usize = 64 << 20;
@@ -79,4 +80,14 @@ async fn facts(cx: &Cx, model: &dialects::ModelView) -> V0Facts {
         .await
         .map_or_else(|_| String::new(), |engine| engine.version.clone());
     V0Facts::new(model, &runtime, &version)
+}
+
+/// `GET /lmstudio-greeting`: what LM Studio's libraries look for (LM Studio contract 1.2).
+pub(super) fn greeting() -> Response<Body> {
+    json(Dialect::LmStudio, r#"{"lmstudio":true}"#)
+}
+
+/// `GET /lms-status`: what LM Studio's command line looks for.
+pub(super) fn lms_status(_cx: &Cx) -> Response<Body> {
+    json(Dialect::LmStudio, r#"{"package":"llamarunner","version":"0.4.16"}"#)
 }

@@ -1,11 +1,16 @@
 //! One function per operation of the route table.
 
+mod anthropic;
 mod lease;
+mod llamacpp;
 mod llamarunner;
 mod lmstudio;
+mod lmstudio_v1;
 mod ollama;
 mod ollama_generate;
+mod ollama_store;
 mod openai;
+mod responses;
 mod state;
 mod ui;
 
@@ -21,9 +26,10 @@ use hyper::body::Incoming;
 use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::routes::Operation as Op;
+use crate::sockets;
 use crate::state::ApiState;
 
-type Answer = Result<Response<Body>, RunnerError>;
+pub(crate) type Answer = Result<Response<Body>, RunnerError>;
 
 /// Runs the handler of the request's operation. Handlers are boxed: one allocation instead of the largest future of all
 /// in every connection.
@@ -52,6 +58,46 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::Completions => Box::pin(openai::completions(cx, parts, body)).await,
         Op::Embeddings | Op::V0Embeddings => Box::pin(openai::embeddings(cx, parts, body)).await,
         Op::Rerank => Box::pin(openai::rerank(cx, parts, body)).await,
+        Op::OllamaPull
+        | Op::OllamaPush
+        | Op::OllamaCreate
+        | Op::OllamaCopy
+        | Op::OllamaDelete
+        | Op::OllamaBlobCheck
+        | Op::OllamaBlobUpload
+        | Op::OllamaSignout
+        | Op::OllamaDeleteKey => Box::pin(ollama_store::run(cx, parts, body)).await,
+        Op::Responses | Op::GetResponse | Op::DeleteResponse | Op::ResponseInput => {
+            Box::pin(responses::run(cx, parts, body)).await
+        }
+        Op::Messages | Op::CountTokens => Box::pin(anthropic::run(cx, parts, body)).await,
+        Op::LlamaCompletion
+        | Op::LlamaInfill
+        | Op::LlamaTokenize
+        | Op::LlamaDetokenize
+        | Op::LlamaApplyTemplate
+        | Op::LlamaProps
+        | Op::LlamaSetProps
+        | Op::LlamaSlots
+        | Op::LlamaMetrics
+        | Op::LlamaLoraAdapters
+        | Op::LlamaSetLoraAdapters
+        | Op::LlamaEmbedding
+        | Op::LlamaHealth
+        | Op::LlamaLoad
+        | Op::LlamaUnload
+        | Op::LlamaModelEvents => Box::pin(llamacpp::run(cx, parts, body)).await,
+        Op::LmStudioGreeting => Ok(lmstudio::greeting()),
+        Op::LmStudioStatus => Ok(lmstudio::lms_status(cx)),
+        Op::V1Models
+        | Op::V1Load
+        | Op::V1Unload
+        | Op::V1Download
+        | Op::V1Downloads
+        | Op::V1DownloadStatus
+        | Op::V1DownloadCancel
+        | Op::V1Chat => Box::pin(lmstudio_v1::run(cx, parts, body)).await,
+        Op::SdkSocket => sockets::lmstudio::upgrade(cx, parts),
         Op::V0Models => Ok(lmstudio::models(cx)),
         Op::V0Model => lmstudio::model(cx),
         Op::V0ChatCompletions => Box::pin(lmstudio::chat(cx, parts, body)).await,

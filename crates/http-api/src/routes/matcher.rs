@@ -110,8 +110,9 @@ impl Matcher {
         if *method == Method::OPTIONS {
             return Found::Options(routes.to_vec());
         }
-        let wanted = if *method == Method::HEAD { &Method::GET } else { method };
-        match routes.iter().find(|route| route.method.to_http() == *wanted) {
+        let with = |wanted: &Method| routes.iter().find(|route| route.method.to_http() == *wanted);
+        let instead = (*method == Method::HEAD).then_some(&Method::GET);
+        match with(method).or_else(|| with(instead?)) {
             Some(route) => Found::Route(Matched { route, id }),
             None => Found::OtherMethod(routes.to_vec()),
         }
@@ -142,7 +143,9 @@ pub(crate) fn allow(routes: &[&'static Route]) -> String {
     for route in routes {
         match route.method {
             super::Verb::Get => methods.extend(["GET", "HEAD"]),
+            super::Verb::Head => methods.push("HEAD"),
             super::Verb::Post => methods.push("POST"),
+            super::Verb::Delete => methods.push("DELETE"),
         }
     }
     methods.push("OPTIONS");

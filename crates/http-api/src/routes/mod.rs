@@ -8,12 +8,15 @@ pub(crate) use matcher::{Found, allow, matcher};
 pub(crate) use openapi::document;
 pub use table::ROUTES;
 
-/// A method of the table. `HEAD` is answered wherever `GET` is, `OPTIONS` everywhere.
+/// A method of the table. `HEAD` is answered wherever `GET` is, `OPTIONS` everywhere; `Head` stands for a path that has no
+/// `GET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the HTTP method of the same name")]
 pub enum Verb {
     Get,
+    Head,
     Post,
+    Delete,
 }
 
 impl Verb {
@@ -21,7 +24,9 @@ impl Verb {
     pub fn to_http(self) -> http::Method {
         match self {
             Self::Get => http::Method::GET,
+            Self::Head => http::Method::HEAD,
             Self::Post => http::Method::POST,
+            Self::Delete => http::Method::DELETE,
         }
     }
 
@@ -29,7 +34,9 @@ impl Verb {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
+            Self::Head => "head",
             Self::Post => "post",
+            Self::Delete => "delete",
         }
     }
 }
@@ -39,10 +46,16 @@ impl Verb {
 pub enum Dialect {
     /// `/api/*` of Ollama.
     Ollama,
-    /// `/v1/*` of OpenAI, and llama.cpp's bare paths.
+    /// `/v1/*` of OpenAI.
     OpenAi,
-    /// `/api/v0/*` of LM Studio.
+    /// `/v1/messages*`.
+    Anthropic,
+    /// llama-server's bare paths.
+    LlamaCpp,
+    /// `/api/v0/*` of LM Studio, and what its libraries find it by.
     LmStudio,
+    /// `/api/v1/*` of LM Studio.
+    LmStudioV1,
     /// Our own management routes.
     LlamaRunner,
 }
@@ -53,7 +66,10 @@ impl Dialect {
         match self {
             Self::Ollama => "ollama",
             Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::LlamaCpp => "llamacpp",
             Self::LmStudio => "lmstudio",
+            Self::LmStudioV1 => "lmstudio-v1",
             Self::LlamaRunner => "llamarunner",
         }
     }
@@ -105,17 +121,59 @@ pub enum Operation {
     OllamaWebSearch,
     OllamaWebFetch,
     OllamaRecommendations,
+    OllamaPull,
+    OllamaPush,
+    OllamaCreate,
+    OllamaCopy,
+    OllamaDelete,
+    OllamaBlobCheck,
+    OllamaBlobUpload,
+    OllamaSignout,
+    OllamaDeleteKey,
     ListModels,
     OneModel,
     ChatCompletions,
     Completions,
     Embeddings,
     Rerank,
+    Responses,
+    GetResponse,
+    DeleteResponse,
+    ResponseInput,
+    Messages,
+    CountTokens,
+    LlamaCompletion,
+    LlamaInfill,
+    LlamaTokenize,
+    LlamaDetokenize,
+    LlamaApplyTemplate,
+    LlamaProps,
+    LlamaSetProps,
+    LlamaSlots,
+    LlamaMetrics,
+    LlamaLoraAdapters,
+    LlamaSetLoraAdapters,
+    LlamaEmbedding,
+    LlamaHealth,
+    LlamaLoad,
+    LlamaUnload,
+    LlamaModelEvents,
+    LmStudioGreeting,
+    LmStudioStatus,
     V0Models,
     V0Model,
     V0ChatCompletions,
     V0Completions,
     V0Embeddings,
+    V1Models,
+    V1Load,
+    V1Unload,
+    V1Download,
+    V1Downloads,
+    V1DownloadStatus,
+    V1DownloadCancel,
+    V1Chat,
+    SdkSocket,
     ModelStatus,
     ModelInfo,
     ModelStart,

@@ -1,7 +1,7 @@
 use super::Class::{Inference, Management, Public, UiShell};
-use super::Dialect::{LlamaRunner, LmStudio, Ollama, OpenAi};
+use super::Dialect::{Anthropic, LlamaCpp, LlamaRunner, LmStudio, LmStudioV1, Ollama, OpenAi};
 use super::Operation as Op;
-use super::Verb::{Get, Post};
+use super::Verb::{Delete, Get, Head, Post};
 use super::{Class, Dialect, Operation, Route, Verb};
 
 const fn route(
@@ -45,7 +45,16 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/api/experimental/web_search", Ollama, Op::OllamaWebSearch, Inference, "Cloud search: not available"),
     route(Post, "/api/experimental/web_fetch", Ollama, Op::OllamaWebFetch, Inference, "Cloud fetch: not available"),
     route(Get, "/api/experimental/model-recommendations", Ollama, Op::OllamaRecommendations, Inference, "Recommended models: none"),
-    // OpenAI and llama.cpp
+    route(Post, "/api/pull", Ollama, Op::OllamaPull, Management, "Download a model"),
+    route(Post, "/api/push", Ollama, Op::OllamaPush, Management, "Upload a model to a registry"),
+    route(Post, "/api/create", Ollama, Op::OllamaCreate, Management, "Make a model from another one or from uploaded files"),
+    route(Post, "/api/copy", Ollama, Op::OllamaCopy, Management, "Give a model a second name"),
+    route(Delete, "/api/delete", Ollama, Op::OllamaDelete, Management, "Delete a model"),
+    route(Head, "/api/blobs/{id}", Ollama, Op::OllamaBlobCheck, Management, "Is this file here?"),
+    route(Post, "/api/blobs/{id}", Ollama, Op::OllamaBlobUpload, Management, "Upload a file for /api/create"),
+    route(Post, "/api/signout", Ollama, Op::OllamaSignout, Inference, "Cloud account: none"),
+    route(Delete, "/api/user/keys/{id}", Ollama, Op::OllamaDeleteKey, Inference, "Cloud account: none"),
+    // OpenAI
     route(Get, "/v1/models", OpenAi, Op::ListModels, Inference, "List models"),
     route(Get, "/v1/models/{id}", OpenAi, Op::OneModel, Inference, "One model"),
     route(Get, "/models", OpenAi, Op::ListModels, Inference, "List models, with llama.cpp's own list"),
@@ -55,6 +64,32 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/v1/embeddings", OpenAi, Op::Embeddings, Inference, "Embedding vectors"),
     route(Post, "/v1/rerank", OpenAi, Op::Rerank, Inference, "Score documents for a query"),
     route(Post, "/v1/reranking", OpenAi, Op::Rerank, Inference, "Score documents for a query"),
+    route(Post, "/v1/responses", OpenAi, Op::Responses, Inference, "Answer, with a conversation kept here"),
+    route(Get, "/v1/responses/{id}", OpenAi, Op::GetResponse, Inference, "A kept answer"),
+    route(Delete, "/v1/responses/{id}", OpenAi, Op::DeleteResponse, Inference, "Forget an answer"),
+    route(Get, "/v1/responses/{id}/input_items", OpenAi, Op::ResponseInput, Inference, "What a kept answer was asked"),
+    // Anthropic
+    route(Post, "/v1/messages", Anthropic, Op::Messages, Inference, "Chat"),
+    route(Post, "/v1/messages/count_tokens", Anthropic, Op::CountTokens, Inference, "Tokens of a chat, template included"),
+    // llama.cpp
+    route(Post, "/completion", LlamaCpp, Op::LlamaCompletion, Inference, "Complete a prompt"),
+    route(Post, "/completions", LlamaCpp, Op::LlamaCompletion, Inference, "Complete a prompt"),
+    route(Post, "/infill", LlamaCpp, Op::LlamaInfill, Inference, "Fill in the middle"),
+    route(Post, "/tokenize", LlamaCpp, Op::LlamaTokenize, Inference, "Text to tokens"),
+    route(Post, "/detokenize", LlamaCpp, Op::LlamaDetokenize, Inference, "Tokens to text"),
+    route(Post, "/apply-template", LlamaCpp, Op::LlamaApplyTemplate, Inference, "Chat to prompt"),
+    route(Get, "/props", LlamaCpp, Op::LlamaProps, Inference, "Properties of a model's engine, or of this server"),
+    route(Post, "/props", LlamaCpp, Op::LlamaSetProps, Management, "Change properties of a model's engine"),
+    route(Get, "/slots", LlamaCpp, Op::LlamaSlots, Inference, "Slots of a model's engine"),
+    route(Get, "/metrics", LlamaCpp, Op::LlamaMetrics, Inference, "Measurements of this server or, with `model`, of an engine"),
+    route(Get, "/lora-adapters", LlamaCpp, Op::LlamaLoraAdapters, Inference, "Adapters of a model's engine"),
+    route(Post, "/lora-adapters", LlamaCpp, Op::LlamaSetLoraAdapters, Management, "Change the scale of adapters"),
+    route(Post, "/embedding", LlamaCpp, Op::LlamaEmbedding, Inference, "Embedding vectors"),
+    route(Post, "/embeddings", LlamaCpp, Op::LlamaEmbedding, Inference, "Embedding vectors"),
+    route(Get, "/v1/health", LlamaCpp, Op::LlamaHealth, Public, "Is the server alive?"),
+    route(Post, "/models/load", LlamaCpp, Op::LlamaLoad, Management, "Load a model"),
+    route(Post, "/models/unload", LlamaCpp, Op::LlamaUnload, Management, "Unload a model"),
+    route(Get, "/models/sse", LlamaCpp, Op::LlamaModelEvents, Inference, "Changes of models (server-sent events)"),
     route(Post, "/rerank", OpenAi, Op::Rerank, Inference, "Score documents for a query"),
     route(Post, "/reranking", OpenAi, Op::Rerank, Inference, "Score documents for a query"),
     // LM Studio
@@ -63,6 +98,25 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/api/v0/chat/completions", LmStudio, Op::V0ChatCompletions, Inference, "Chat, with statistics"),
     route(Post, "/api/v0/completions", LmStudio, Op::V0Completions, Inference, "Complete a prompt, with statistics"),
     route(Post, "/api/v0/embeddings", LmStudio, Op::V0Embeddings, Inference, "Embedding vectors"),
+    route(Get, "/lmstudio-greeting", LmStudio, Op::LmStudioGreeting, Public, "How LM Studio's libraries find the server"),
+    route(Get, "/lms-status", LmStudio, Op::LmStudioStatus, Public, "How LM Studio's command line finds the server"),
+    route(Get, "/api/v1/models", LmStudioV1, Op::V1Models, Inference, "List models"),
+    route(Post, "/api/v1/models/load", LmStudioV1, Op::V1Load, Management, "Load a model"),
+    route(Post, "/api/v1/models/unload", LmStudioV1, Op::V1Unload, Management, "Unload an instance"),
+    route(Post, "/api/v1/models/download", LmStudioV1, Op::V1Download, Management, "Download a model"),
+    route(Get, "/api/v1/models/download/status", LmStudioV1, Op::V1Downloads, Management, "List downloads"),
+    route(Get, "/api/v1/models/download/status/{id}", LmStudioV1, Op::V1DownloadStatus, Management, "State of a download"),
+    route(Delete, "/api/v1/models/download/status/{id}", LmStudioV1, Op::V1DownloadCancel, Management, "Cancel a download"),
+    route(Post, "/api/v1/chat", LmStudioV1, Op::V1Chat, Inference, "Chat, with a conversation kept here"),
+    // LM Studio's libraries: one WebSocket per namespace
+    route(Get, "/llm", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: models that generate"),
+    route(Get, "/embedding", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: embedding models"),
+    route(Get, "/system", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: the server"),
+    route(Get, "/files", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: files of a chat"),
+    route(Get, "/repository", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: search and download"),
+    route(Get, "/diagnostics", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: logs"),
+    route(Get, "/runtime", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: engines"),
+    route(Get, "/plugins", LmStudio, Op::SdkSocket, Inference, "WebSocket of LM Studio's libraries: plugins"),
     // LlamaRunner
     route(Get, "/v1/models/{id}/status", LlamaRunner, Op::ModelStatus, Inference, "State of a model"),
     route(Get, "/v1/models/{id}/info", LlamaRunner, Op::ModelInfo, Inference, "Facts about a model"),

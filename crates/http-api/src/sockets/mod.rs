@@ -1,0 +1,3 @@
+//! WebSockets.
+
+pub(crate) mod lmstudio;
