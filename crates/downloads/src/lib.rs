@@ -1,0 +1,23 @@
+//! Fetches model files: names of three sources become files with addresses and hashes, files become bytes on disk that are
+//! verified before they are visible, and jobs make all of it survive pauses, restarts and crashes.
+//!
+//! Layers, each unaware of the ones above: `http` (one client, redirects by hand, private addresses refused), `transfer`
+//! (one file: ranged parts, resume, hash), `sources` (name → [`Plan`]), `jobs` (queue, persistence, events).
+//!
+//! Must not know: dialects, the router, engines.
+
+mod error;
+pub mod http;
+mod jobs;
+pub mod paths;
+mod plan;
+mod settings;
+mod source;
+pub mod sources;
+
+pub use error::DownloadError;
+pub use jobs::{DownloadDeps, Downloads, Interest, Job, Landed};
+pub use plan::{Finish, Plan, PlannedFile, Sha256Hex};
+pub use settings::{DownloadSettings, Tuning};
+pub use source::Source;
+pub use sources::Origin;

@@ -1,0 +1,93 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use http::HeaderMap;
+use reqwest::Url;
+
+use crate::DownloadError;
+
+/// A SHA-256 as 64 lower-case hex digits; nothing else gets in (promise D4).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sha256Hex(String);
+
+impl Sha256Hex {
+    /// Reads 64 hex digits, with or without `sha256:` before them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| Self(hex.to_ascii_lowercase()))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Sha256Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a source turned out to be.
+#[derive(Debug)]
+pub struct Plan {
+    /// The model's name in the library once it is there.
+    pub name: String,
+    /// Its quantization, when the source says.
+    pub quantization: Option<String>,
+    /// The folder that every file must lie in (checked again before anything is written).
+    pub root: PathBuf,
+    /// The files.
+    pub files: Vec<PlannedFile>,
+    /// What to do when all files are there.
+    pub finish: Finish,
+    /// Everything is there already: nothing will be fetched and `finish` has nothing to do.
+    pub already_present: bool,
+}
+
+/// One file to fetch.
+#[derive(Debug, Clone)]
+pub struct PlannedFile {
+    /// Where from.
+    pub url: Url,
+    /// Sent to the host of `url` and to no other.
+    pub headers: HeaderMap,
+    /// The published hash.
+    pub sha256: Option<Sha256Hex>,
+    /// The published size, in bytes.
+    pub size: Option<u64>,
+    /// Where it goes, under its plan's root.
+    pub path: PathBuf,
+    /// Its name for people: a file name, or the digest of a layer.
+    pub label: String,
+}
+
+type FinishWork = Box<dyn FnOnce() -> Result<(), DownloadError> + Send>;
+
+/// Work after the last file: for a registry's model, writing the small layers and the manifest. It runs on a thread that
+/// may block.
+pub struct Finish(Option<FinishWork>);
+
+impl Finish {
+    /// Nothing to do.
+    pub fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// This work.
+    pub fn with(work: impl FnOnce() -> Result<(), DownloadError> + Send + 'static) -> Self {
+        Self(Some(Box::new(work)))
+    }
+
+    /// Does it. Blocking.
+    pub(crate) fn run(self) -> Result<(), DownloadError> {
+        self.0.map_or(Ok(()), |work| work())
+    }
+}
+
+impl fmt::Debug for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Finish").field(&self.0.is_some()).finish()
+    }
+}

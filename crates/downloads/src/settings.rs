@@ -1,0 +1,66 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the configuration says about downloads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DownloadSettings {
+    /// Where files of the hub and of plain addresses go: `<publisher>/<repo>/<file>` below it.
+    pub models_dir: PathBuf,
+    /// Our own store in Ollama's layout; models of a registry go there.
+    pub ollama_store: PathBuf,
+    /// Files downloaded at once, all jobs together.
+    pub max_parallel: usize,
+    /// Bytes per second, all jobs together.
+    pub bandwidth_limit: Option<u64>,
+    /// The hub or a mirror. Exempt from `allow_private_hosts`.
+    pub huggingface_base_url: String,
+    /// The Ollama registry or a mirror. Exempt from `allow_private_hosts`.
+    pub ollama_registry_base_url: String,
+    /// Ask also addresses in private networks and on this machine (promise S11).
+    pub allow_private_hosts: bool,
+    /// Go on with interrupted jobs at the start; otherwise they come back paused.
+    pub resume_on_start: bool,
+    /// Token for the hub, sent to the hub alone (promise S7).
+    pub hub_token: Option<String>,
+    /// Sizes and times.
+    pub tuning: Tuning,
+}
+
+/// Sizes and times that only tests change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuning {
+    /// Bytes per ranged request.
+    pub part_size: u64,
+    /// Connections for one file.
+    pub parts_at_once: usize,
+    /// Tries after failures without progress (management contract 3.3: 50).
+    pub retries: u32,
+    /// First wait after a failure; it grows by half each time (management contract 3.3: 2 s × 1.5ⁿ).
+    pub back_off: Duration,
+    /// Longest wait after a failure, also when the origin asks for more (management contract 3.3: 5 min).
+    pub back_off_max: Duration,
+    /// A connection without data for this long is given up and made anew, free of charge.
+    pub stall: Duration,
+    /// How long making a connection may take.
+    pub connect: Duration,
+    /// Bytes of disk that downloads leave free for settings, logs and the database (promise D3).
+    pub disk_reserve: u64,
+    /// Time between two looks at the disk and two notes of what has arrived.
+    pub save_every: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            part_size: 64 << 20,
+            parts_at_once: 4,
+            retries: 50,
+            back_off: Duration::from_secs(2),
+            back_off_max: Duration::from_mins(5),
+            stall: Duration::from_secs(30),
+            connect: Duration::from_secs(30),
+            disk_reserve: 512 << 20,
+            save_every: Duration::from_secs(2),
+        }
+    }
+}
