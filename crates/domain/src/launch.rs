@@ -42,6 +42,10 @@ pub struct LaunchOptions {
     pub flash_attention: Option<String>,
     /// Roll the context instead of stopping when it is full.
     pub context_shift: Option<bool>,
+    /// False: the KV cache stays in the machine's memory while layers are on a GPU.
+    pub kv_offload: Option<bool>,
+    /// Experts used per token, for mixture-of-experts models.
+    pub experts: Option<u32>,
     /// Extra engine arguments from the config file, already checked against the reserved list (promise S9).
     pub extra_args: Vec<String>,
     /// Extra environment from the config file, already checked (promise S10).
@@ -65,6 +69,8 @@ impl LaunchOptions {
             kv_cache_type: self.kv_cache_type.clone().or_else(|| base.kv_cache_type.clone()),
             flash_attention: self.flash_attention.clone().or_else(|| base.flash_attention.clone()),
             context_shift: self.context_shift.or(base.context_shift),
+            kv_offload: self.kv_offload.or(base.kv_offload),
+            experts: self.experts.or(base.experts),
             extra_args: list(&self.extra_args, &base.extra_args),
             env: if self.env.is_empty() {
                 base.env.clone()
@@ -106,6 +112,8 @@ impl LoadedLaunch {
             && (wish.kv_cache_type.is_none() || wish.kv_cache_type == self.options.kv_cache_type)
             && (wish.flash_attention.is_none() || wish.flash_attention == self.options.flash_attention)
             && (wish.context_shift.is_none() || wish.context_shift == self.options.context_shift)
+            && (wish.kv_offload.is_none() || wish.kv_offload == self.options.kv_offload)
+            && same(wish.experts, self.options.experts)
     }
 }
 

@@ -74,6 +74,7 @@ pub fn launch(
     args.base(entry);
     args.sizes(entry, launch);
     args.devices(launch);
+    args.experts(entry, launch);
     args.mode(entry, launch);
     let extra = settings.args.iter().chain(&launch.options.extra_args);
     args.args.extend(extra.map(OsString::from));
@@ -198,6 +199,9 @@ impl Arguments<'_> {
         if let Some(attention) = &options.flash_attention {
             self.pair("--flash-attn", attention);
         }
+        if options.kv_offload == Some(false) {
+            self.push_known(&["--no-kv-offload"]);
+        }
         match options.mmap {
             Some(map) if self.binary.has("--load-mode") => self.pair("--load-mode", if map { "mmap" } else { "none" }),
             Some(false) => self.push_known(&["--no-mmap"]),
@@ -210,6 +214,14 @@ impl Arguments<'_> {
         }
         if options.gpu_layers == Some(0) {
             self.push_known(&["--no-mmproj-offload"]);
+        }
+    }
+
+    /// How many experts work on a token stands in the file; it can be replaced at the start.
+    fn experts(&mut self, entry: &ModelEntry, launch: &LoadedLaunch) {
+        if let (Some(used), Some(all)) = (launch.options.experts, entry.facts.expert_count) {
+            let key = format!("{}.expert_used_count", entry.facts.architecture);
+            self.pair_known(&["--override-kv"], format!("{key}=int:{}", used.clamp(1, all.max(1))));
         }
     }
 

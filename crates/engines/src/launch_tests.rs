@@ -246,3 +246,26 @@ fn libraries_beside_the_program_are_found() {
     std::fs::write(folder.path().join("libllama.so"), "").unwrap();
     assert_eq!(path(inherited_environment(&program)), Some(folder.path().into()));
 }
+
+#[test]
+fn experts_and_the_place_of_the_cache() {
+    let options = LaunchOptions {
+        experts: Some(99),
+        kv_offload: Some(false),
+        ..LaunchOptions::default()
+    };
+    let mut model = entry(&[Capability::Chat]);
+    let launch = loaded(EngineMode::Completion, options);
+    let text = line(&current(), &model, &launch);
+    assert!(
+        text.contains("--no-kv-offload") && !text.contains("--override-kv"),
+        "{text}"
+    );
+    model.facts.architecture = "qwen3moe".into();
+    model.facts.expert_count = Some(8);
+    let text = line(&current(), &model, &launch);
+    assert!(
+        text.contains("--override-kv qwen3moe.expert_used_count=int:8"),
+        "{text}"
+    );
+}

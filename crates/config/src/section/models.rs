@@ -119,6 +119,7 @@ impl ModelConfig {
             context_shift: self.context_shift.value(),
             extra_args: self.extra_args.clone(),
             env: self.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            ..LaunchOptions::default()
         }
     }
 }
