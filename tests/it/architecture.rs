@@ -15,10 +15,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardware", &["domain"]),
     ("telemetry", &["domain"]),
     ("store", &["domain"]),
+    ("ollama-store", &["domain"]),
     ("downloads", &["domain", "gguf", "ollama-store", "store", "telemetry"]),
     ("supervisor", &["domain", "telemetry"]),
     ("engines", &["domain", "hardware", "supervisor", "telemetry"]),
-    ("models", &["domain", "gguf", "telemetry"]),
+    ("models", &["domain", "gguf", "ollama-store", "telemetry"]),
     (
         "router",
         &[
@@ -38,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "dialects",
             "downloads",
+            "ollama-store",
             "store",
             "router",
             "models",
@@ -56,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hardware",
             "http-api",
             "models",
+            "ollama-store",
             "router",
             "store",
             "supervisor",

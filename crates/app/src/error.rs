@@ -43,6 +43,12 @@ pub enum StartError {
     /// The model library cannot be opened.
     #[error("{0}")]
     Models(#[from] models::ModelsError),
+    /// The database cannot be served.
+    #[error("{0}")]
+    Store(#[from] store::StoreError),
+    /// Our own model store cannot be opened.
+    #[error("{0}")]
+    OllamaStore(#[from] ollama_store::StoreError),
 }
 
 impl StartError {
@@ -57,7 +63,9 @@ impl StartError {
             | Self::NoHome
             | Self::Supervisor(_)
             | Self::Task(_)
-            | Self::Models(_) => 1,
+            | Self::Models(_)
+            | Self::Store(_)
+            | Self::OllamaStore(_) => 1,
         }
     }
 }

@@ -50,6 +50,16 @@ impl Places {
         self.data.join("models").join("builtin").join("tiny-chat.gguf")
     }
 
+    /// Our own store in Ollama's layout: pulled and created models.
+    pub(crate) fn ollama_store(&self) -> PathBuf {
+        self.data.join("ollama")
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data.join("llama-runner.db")
+    }
+
     /// The library's index.
     pub(crate) fn model_index(&self) -> PathBuf {
         self.data.join("model-index.json")

@@ -161,6 +161,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         tracing::warn!("{warning}");
     }
 
+    let (store, ollama_store) = open_stores(&places).await?;
     let hardware = Hardware::new();
     let engines = Engines::new(settings::engines(&snapshot, &places));
     let supervisor = Supervisor::start(SupervisorSettings {
@@ -203,6 +204,8 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         bus: bus.clone(),
         engines: engines.clone(),
         hardware: hardware.clone(),
+        store,
+        ollama_store,
         settings: ApiSettings::from_config(&snapshot),
         listeners: view,
         config_status: Arc::new(move || {
@@ -270,6 +273,18 @@ fn start_logging(config: &Config, places: &Places, bus: &EventBus) {
             }
         }
     }
+}
+
+/// Opens the database and our own model store, off the runtime's workers.
+async fn open_stores(places: &Places) -> Result<(store::Store, ollama_store::Store), StartError> {
+    let (database, models) = (places.database(), places.ollama_store());
+    let opening = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+        Ok((
+            store::Store::open(&database)?,
+            ollama_store::Store::open(models, ollama_store::Access::Write)?,
+        ))
+    });
+    opening.await.map_err(|error| StartError::Task(error.to_string()))?
 }
 
 /// Opens the library. It waits for the first look at the folders (a large library goes on in the background), which must

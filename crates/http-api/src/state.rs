@@ -29,6 +29,10 @@ pub struct ApiParts {
     pub engines: Engines,
     /// Machine facts.
     pub hardware: Hardware,
+    /// Answers that clients refer to by id.
+    pub store: store::Store,
+    /// Our own store in Ollama's layout.
+    pub ollama_store: ollama_store::Store,
     /// First settings.
     pub settings: ApiSettings,
     /// Where the listeners stand; the owner stores a new view when one is bound or lost.
@@ -44,6 +48,8 @@ pub struct ApiState {
     pub(crate) bus: EventBus,
     pub(crate) engines: Engines,
     pub(crate) hardware: Hardware,
+    pub(crate) store: store::Store,
+    pub(crate) ollama_store: ollama_store::Store,
     pub(crate) listeners: Arc<ArcSwap<ListenersView>>,
     pub(crate) config_status: Arc<dyn Fn() -> ConfigView + Send + Sync>,
     pub(crate) limiter: Limiter,
@@ -62,6 +68,8 @@ impl ApiState {
             bus: parts.bus,
             engines: parts.engines,
             hardware: parts.hardware,
+            store: parts.store,
+            ollama_store: parts.ollama_store,
             listeners: parts.listeners,
             config_status: parts.config_status,
             limiter: Limiter::default(),

@@ -122,6 +122,8 @@ impl Server {
             bus,
             engines,
             hardware,
+            store: store::Store::in_memory().unwrap(),
+            ollama_store: ollama_store::Store::open(home.data().join("ollama"), ollama_store::Access::Write).unwrap(),
             settings: setup.settings,
             listeners: Arc::clone(&listeners),
             config_status: Arc::new(move || {
