@@ -122,6 +122,8 @@ impl<'de> Deserialize<'de> for Capabilities {
 pub enum ModelSource {
     /// A folder the user named.
     Folder,
+    /// Our own store: pulled, copied and created models.
+    Store,
     /// The demonstration model that comes with the product.
     BuiltIn,
     /// An explicit `models.entries` path.
@@ -268,6 +270,16 @@ impl ModelEntry {
     /// The key under which it runs.
     pub fn instance_key(&self) -> &ModelKey {
         self.runs_as.as_ref().unwrap_or(&self.key)
+    }
+
+    /// Can an instance started for `other` answer for this entry? Names and what a request adds (system prompt,
+    /// parameters) may differ; the files may not.
+    pub fn same_files(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || self.engine == other.engine
+                && self.files().eq(other.files())
+                && self.mmproj == other.mmproj
+                && self.profile.adapters == other.profile.adapters
     }
 
     /// Every file of the entry: parts in order, then the projector.

@@ -60,7 +60,8 @@ impl RegistryName {
 
     /// The same model, upper and lower case aside?
     pub fn same_as(&self, other: &Self) -> bool {
-        let parts = |name: &Self| [&name.host, &name.namespace, &name.model, &name.tag].map(|part| part.to_ascii_lowercase());
+        let parts =
+            |name: &Self| [&name.host, &name.namespace, &name.model, &name.tag].map(|part| part.to_ascii_lowercase());
         parts(self) == parts(other)
     }
 

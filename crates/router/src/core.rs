@@ -114,6 +114,12 @@ impl Core {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The key under which a model runs: two names over the same weights share one instance (Ollama contract 9).
+    pub(crate) fn instance_key(&self, model: &ModelKey) -> ModelKey {
+        let catalog = self.deps.registry.catalog();
+        catalog.get(model).map_or(model, |entry| entry.instance_key()).clone()
+    }
+
     /// A further instance of a model is forgotten when nothing runs under its name and it will not come back.
     pub(crate) fn forget_if_gone(&self, model: &ModelEntry) {
         // Under the lock of those who open: a name that is just being taken has no load yet.

@@ -76,7 +76,7 @@ impl Core {
             let mut guard = self.lock();
             let state = &mut *guard;
             let ticket = state.ticket();
-            let (place, id) = state.requests.insert(model.key.clone(), operation, client);
+            let (place, id) = state.requests.insert(model.instance_key().clone(), operation, client);
             let acquire = Event::Acquire(Acquire {
                 ticket,
                 model,

@@ -152,7 +152,7 @@ async fn start_with(
         env: command.env,
         cwd: None,
         stop: command.stop,
-        log: core.log_ring(&instance.model.key),
+        log: core.log_ring(instance.model.instance_key()),
     };
     let (child, lines) = core.deps.supervisor.spawn(spec).await.map_err(|error| {
         tracing::error!(%error, "cannot start the engine");

@@ -118,12 +118,16 @@ impl Router {
     }
 
     fn view_of_load(&self, model: &ModelEntry) -> InstanceView {
-        self.core.status(&model.key).1.unwrap_or_else(|| not_started(model))
+        self.core
+            .status(model.instance_key())
+            .1
+            .unwrap_or_else(|| not_started(model))
     }
 
     /// Unloads a model and waits until its process is gone; running requests end first, unless `force`. Goes on when the
     /// caller leaves. False: it was not loaded.
     pub async fn unload(&self, model: &ModelKey, force: bool) -> bool {
+        let model = &self.core.instance_key(model);
         let instance = {
             let state = self.core.lock();
             let facts = state.scheduler.instance(model);
@@ -153,9 +157,14 @@ impl Router {
         self.core.instance_views()
     }
 
+    /// Every instance with the model it was started for, which the library may not have any more.
+    pub fn running(&self) -> Vec<(Arc<ModelEntry>, InstanceView)> {
+        self.core.running()
+    }
+
     /// Where a model stands.
     pub fn status(&self, model: &ModelKey) -> (ModelState, Option<InstanceView>) {
-        self.core.status(model)
+        self.core.status(&self.core.instance_key(model))
     }
 
     /// Requests in flight, oldest first.
@@ -165,12 +174,13 @@ impl Router {
 
     /// The engine log of a model, kept after the engine ends.
     pub fn engine_log(&self, model: &ModelKey) -> LogRing {
-        self.core.log_ring(model)
+        self.core.log_ring(&self.core.instance_key(model))
     }
 
     /// Unix milliseconds of the model's last use since the app started.
     pub fn last_used(&self, model: &ModelKey) -> Option<i64> {
-        let at = self.core.lock().scheduler.last_used(model)?;
+        let model = self.core.instance_key(model);
+        let at = self.core.lock().scheduler.last_used(&model)?;
         Some(self.core.wall_ms(at))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{ActiveRequest, InstanceView, KeepAlive, LoadedLaunch, ModelKey, ModelState, RequestPhase};
+use domain::{ActiveRequest, InstanceView, KeepAlive, LoadedLaunch, ModelEntry, ModelKey, ModelState, RequestPhase};
 use scheduler::InstanceFacts;
 
 use crate::core::{Core, State};
@@ -17,11 +17,17 @@ fn find(state: &State, facts: InstanceFacts) -> Found {
 
 impl Core {
     pub(crate) fn instance_views(&self) -> Vec<InstanceView> {
-        let found: Vec<Found> = {
-            let state = self.lock();
-            state.scheduler.instances().map(|facts| find(&state, facts)).collect()
-        };
-        found.into_iter().map(|found| self.view(found)).collect()
+        self.found().into_iter().map(|found| self.view(found)).collect()
+    }
+
+    pub(crate) fn running(&self) -> Vec<(Arc<ModelEntry>, InstanceView)> {
+        let found = self.found().into_iter();
+        found.map(|found| (found.0.model.clone(), self.view(found))).collect()
+    }
+
+    fn found(&self) -> Vec<Found> {
+        let state = self.lock();
+        state.scheduler.instances().map(|facts| find(&state, facts)).collect()
     }
 
     /// The view of an instance a lease is on; of its last state if it is gone already.
@@ -30,7 +36,7 @@ impl Core {
             let state = self.lock();
             state
                 .scheduler
-                .instance(&instance.model.key)
+                .instance(instance.model.instance_key())
                 .filter(|facts| facts.id == instance.id)
         };
         let facts = facts.unwrap_or_else(|| InstanceFacts {

@@ -96,15 +96,15 @@ impl Scheduler {
         if self.shutting_down {
             return reject(effects, ask.ticket, shutting_down());
         }
-        let model = match self.models.get_mut(&ask.model.key) {
+        let model = match self.models.get_mut(ask.model.instance_key()) {
             Some(model) => model,
-            None => self.models.entry(ask.model.key.clone()).or_default(),
+            None => self.models.entry(ask.model.instance_key().clone()).or_default(),
         };
         // The hot path: loaded, a free slot, and by the schedule's own work nobody waits for that slot.
         if let Some(instance) = &mut model.instance
             && instance.is_ready()
             && instance.active < instance.slots()
-            && instance.satisfies(&ask.wish)
+            && instance.serves(&ask.model, &ask.wish)
         {
             let lease = LeaseId(self.next_lease);
             self.next_lease += 1;
@@ -134,7 +134,7 @@ impl Scheduler {
         let coming = model
             .instance
             .as_ref()
-            .is_some_and(|i| i.is_starting() || i.is_ready() && i.satisfies(&ask.wish));
+            .is_some_and(|i| i.is_starting() || i.is_ready() && i.serves(&ask.model, &ask.wish));
         if ask.model.instance_of.is_some()
             && model.instance.is_none()
             && model.revive.is_none()
@@ -171,7 +171,7 @@ impl Scheduler {
         if self.shutting_down {
             return reject(effects, ask.ticket, shutting_down());
         }
-        let model = self.models.entry(ask.model.key.clone()).or_default();
+        let model = self.models.entry(ask.model.instance_key().clone()).or_default();
         model.back_off.reset();
         model.blocked_until = None;
         self.enqueue(now, ask.ticket, ask.model, ask.wish, (ask.keep_alive, ask.jit, true));
@@ -186,7 +186,7 @@ impl Scheduler {
         wish: LaunchOptions,
         (keep_alive, jit, load): (Option<KeepAlive>, bool, bool),
     ) {
-        let key = model.key.clone();
+        let key = model.instance_key().clone();
         let deadline = now.saturating_add(self.limits.max_wait);
         let ticket = Ticket {
             id,
@@ -419,7 +419,7 @@ impl Scheduler {
         };
         let mut index = 0;
         while let Some(ticket) = model.queue.get(index) {
-            if !instance.satisfies(&ticket.wish) || !ticket.load && instance.active >= instance.slots() {
+            if !instance.serves(&ticket.model, &ticket.wish) || !ticket.load && instance.active >= instance.slots() {
                 index += 1;
                 continue;
             }

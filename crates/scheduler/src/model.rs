@@ -92,9 +92,15 @@ impl Instance {
         self.launch.as_ref().map_or(0, |launch| launch.parallel.max(1))
     }
 
+    /// Does it serve this model with these wishes? Another model under the same key is one that took its name, for example
+    /// by being made anew.
+    pub(crate) fn serves(&self, model: &ModelEntry, wish: &LaunchOptions) -> bool {
+        self.model.same_files(model) && self.satisfies(wish)
+    }
+
     /// Does it serve these wishes? True also when they were asked for at the start and the engine gave less: starting
     /// again would give the same.
-    pub(crate) fn satisfies(&self, wish: &LaunchOptions) -> bool {
+    fn satisfies(&self, wish: &LaunchOptions) -> bool {
         let Some(launch) = &self.launch else { return false };
         launch.satisfies(wish, self.max_context) || {
             let asked = LoadedLaunch {
@@ -132,15 +138,17 @@ impl Instance {
 impl Model {
     /// Is the ready instance of use to someone, now or as soon as a slot is free?
     pub(crate) fn is_busy(&self) -> bool {
-        self.instance
-            .as_ref()
-            .is_some_and(|instance| instance.active > 0 || self.queue.iter().any(|t| instance.satisfies(&t.wish)))
+        self.instance.as_ref().is_some_and(|instance| {
+            instance.active > 0 || self.queue.iter().any(|t| instance.serves(&t.model, &t.wish))
+        })
     }
 
     /// The oldest caller whose wishes the ready instance does not serve.
     pub(crate) fn unserved(&self) -> Option<&Ticket> {
         let instance = self.instance.as_ref()?;
-        self.queue.iter().find(|ticket| !instance.satisfies(&ticket.wish))
+        self.queue
+            .iter()
+            .find(|ticket| !instance.serves(&ticket.model, &ticket.wish))
     }
 
     /// Options for the next start: the first caller's wishes, what other callers and the instance before it need on top,

@@ -1,8 +1,8 @@
 use domain::{ErrorKind, RunnerError};
 use serde_json::json;
 
-use domain::RegistryName;
 use crate::{Rendered, json::to_vec};
+use domain::RegistryName;
 
 /// Which route, because error words differ per route (contract 1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

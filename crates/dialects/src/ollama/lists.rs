@@ -1,8 +1,8 @@
 use domain::{Capabilities, Capability, KeepAlive, ModelEntry, ModelState};
 use serde_json::{Map, Value, json};
 
-use domain::RegistryName;
 use crate::{ModelView, json::to_vec, rfc3339_seconds};
+use domain::RegistryName;
 
 /// What "for ever" looks like in `expires_at`: 292 years ahead, as Go's longest duration gives (contract 3.2).
 const FOREVER_MS: i64 = i64::MAX / 1_000_000;

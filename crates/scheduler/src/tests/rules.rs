@@ -554,3 +554,43 @@ fn a_lower_limit_leaves_running_models_alone() {
     desk.ask("d");
     assert_eq!(desk.words().len(), 1, "one leaves at a time");
 }
+
+#[test]
+fn two_names_over_the_same_files_share_one_instance() {
+    let mut desk = Desk::new(limits(3));
+    let second = || ModelEntry {
+        runs_as: Some("a".into()),
+        ..entry("copy-of-a")
+    };
+    desk.ask("a");
+    desk.expect(&["start a"]);
+    desk.ready();
+    let first = desk.leases()[0];
+    desk.release(first);
+    desk.ask_with(second(), |_| ());
+    desk.expect(&["grant 2"]);
+    assert_eq!(desk.scheduler.occupied(), 1);
+}
+
+#[test]
+fn a_model_made_anew_under_the_same_name_is_loaded_anew() {
+    let mut desk = Desk::new(limits(3));
+    desk.ask("a");
+    desk.expect(&["start a"]);
+    let old = desk.ready();
+    let first = desk.leases()[0];
+    desk.ask_with(
+        ModelEntry {
+            path: "/other/weights".into(),
+            ..entry("a")
+        },
+        |_| (),
+    );
+    desk.expect(&[]);
+    desk.release(first);
+    desk.expect(&[&format!("stop {old}")]);
+    desk.exited(old);
+    desk.expect(&["start a"]);
+    desk.ready();
+    desk.expect(&["grant 2"]);
+}
