@@ -1,9 +1,10 @@
-//! What tests need: a stub engine that misbehaves on command, a process probe, a fault proxy, throw-away homes and
+//! What tests need: a stub engine that misbehaves on command, a fake model origin, a process probe, a fault proxy, throw-away homes and
 //! stream readers. A development dependency only; nothing here is part of the product.
 //!
 //! Ports are never chosen: everything binds port 0 and tells where it listens.
 
 mod clock;
+mod fake_origin;
 mod fault_proxy;
 mod frames;
 mod paths;
@@ -12,6 +13,9 @@ mod record;
 mod temp_home;
 
 pub use clock::monotonic_ns;
+pub use fake_origin::{
+    FakeOrigin, HubFile, HubRepo, OriginFault, OriginHost, OriginLayer, OriginModel, OriginRequest, OriginSetup,
+};
 pub use fault_proxy::{Direction, Fault, FaultProxy};
 pub use frames::{StubMark, ndjson_lines, sse_events, stub_marks};
 pub use paths::{models_dir, real_engine_path, stub_engine_path};
