@@ -6,6 +6,6 @@ mod stats;
 mod stream;
 
 pub use error::{error, unexpected_endpoint};
-pub use models::{entry_id, model_id, model_one, models_list, openai_models};
+pub use models::{entry_id, model_id, model_key, model_one, models_list, openai_models};
 pub use stats::{V0Facts, add_stats};
 pub use stream::V0Stream;

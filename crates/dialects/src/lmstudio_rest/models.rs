@@ -10,9 +10,18 @@ use crate::{
 /// What embedding model keys start with (contract 2).
 const EMBEDDING: &str = "text-embedding-";
 
-/// The id as LM Studio lists show it: the key, with `text-embedding-` in front for embedding models that lack it.
+/// The identifier of what runs under an entry: a further instance's own name, else the model's key as lists show it.
 pub fn entry_id(entry: &ModelEntry) -> String {
-    let key = entry.key.as_str();
+    match entry.instance_of {
+        Some(_) => entry.key.to_string(),
+        None => model_key(entry),
+    }
+}
+
+/// The model's key as LM Studio lists show it, also for further instances: with `text-embedding-` in front for embedding
+/// models that lack it.
+pub fn model_key(entry: &ModelEntry) -> String {
+    let key = entry.instance_of.as_ref().unwrap_or(&entry.key).as_str();
     let name = key.rsplit('/').next().unwrap_or(key);
     if entry.can(Capability::Embedding) && !name.starts_with(EMBEDDING) {
         format!("{EMBEDDING}{key}")
