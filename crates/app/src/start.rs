@@ -197,7 +197,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
     }
     lock.announce(listeners.management());
 
-    let store = config.clone();
+    let file = config.clone();
     let api = ApiState::new(ApiParts {
         router: router.clone(),
         registry: registry.clone(),
@@ -209,8 +209,8 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         settings: ApiSettings::from_config(&snapshot),
         listeners: view,
         config_status: Arc::new(move || {
-            let mut status = store.status();
-            status.warnings.extend(settings::without_effect(&store.snapshot()));
+            let mut status = file.status();
+            status.warnings.extend(settings::without_effect(&file.snapshot()));
             ConfigView {
                 path: status.path.display().to_string(),
                 ok: status.ok,
