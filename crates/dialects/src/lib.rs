@@ -14,7 +14,9 @@
 //! assert!(peeked.stream().unwrap());
 //! ```
 
+pub mod anthropic;
 pub mod engine;
+pub mod images;
 pub mod llamarunner;
 pub mod lmstudio_rest;
 pub mod ndjson;
