@@ -4,12 +4,16 @@
 
 mod check;
 mod error;
+mod fields;
+mod media;
 mod models;
 mod relay;
 mod rerank;
+pub mod responses;
 
 pub use check::{Edits, check_chat, check_completion, check_embeddings, check_rerank};
 pub use error::{error, error_value, status};
+pub(crate) use models::listed_id;
 pub use models::{Ids, ModelListOptions, model_one, model_value, models_list};
 pub use relay::{RelayTail, StreamErrorForm, stream_error};
 pub use rerank::rerank_response;

@@ -31,7 +31,7 @@ pub fn models_list(models: &[ModelView], options: ModelListOptions) -> Vec<u8> {
     let listed = models.iter().filter(|model| !model.entry.unlisted);
     let mut data: Vec<(String, Value)> = listed
         .map(|model| {
-            let id = id(&model.entry, options.ids);
+            let id = listed_id(&model.entry, options.ids);
             let value = model_value(model, &id, options);
             (id, value)
         })
@@ -53,7 +53,8 @@ pub fn model_one(model: &ModelView, id: &str, options: ModelListOptions) -> Vec<
     to_vec(&model_value(model, id, options))
 }
 
-fn id(entry: &ModelEntry, ids: Ids) -> String {
+/// How a list names the model.
+pub(crate) fn listed_id(entry: &ModelEntry, ids: Ids) -> String {
     match ids {
         Ids::Key => entry.key.to_string(),
         Ids::Ollama => ollama::display_name(entry),

@@ -1,0 +1,14 @@
+//! `/v1/responses`: requests to the domain form, engine streams to typed events, and the answers that are kept.
+//!
+//! Values follow LM Studio contract 4.5 and Ollama contract 7.3; both ports keep conversations.
+
+mod input;
+mod output;
+mod request;
+mod stored;
+mod stream;
+mod tools;
+
+pub use request::{Defaults, ResponsesCall};
+pub use stored::{Page, StoredResponse, deleted, not_found, previous_not_found};
+pub use stream::{Finished, ReasoningForm, ResponseHead, ResponseStream};
