@@ -8,6 +8,9 @@ use crate::{DownloadError, DownloadSettings, Plan, Source};
 pub struct Origin {
     /// The one client for everything outside.
     pub http: Http,
+    /// Our store for models of a registry: a clone of the handle that the API works with (hand it in with `DownloadDeps`), so
+    /// that blobs a pull waits for are held while a model is deleted.
+    pub ollama_store: ollama_store::Store,
     /// Base addresses, folders, tokens.
     pub settings: std::sync::Arc<DownloadSettings>,
 }
