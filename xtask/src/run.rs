@@ -52,7 +52,7 @@ pub(crate) fn setup(for_tests: bool) -> Result<ExitCode> {
     frontend::build()?;
     engine::ensure("dev")?;
     if for_tests {
-        python::environment()?;
+        python::environments()?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -39,7 +39,7 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     packages::install(Purpose::Test)?;
     frontend::build()?;
     engine::ensure("dev")?;
-    let python = python::environment()?;
+    let pythons = python::environments()?;
 
     let mut failed = Vec::new();
     let mut passed = 0;
@@ -54,9 +54,9 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
             "check" => check::check().map(|_| ()),
             "frontend" => frontend::test(),
             "rust" => rust(),
-            "python" => python_clients(&python),
+            "python" => python_clients(&pythons),
             "javascript" => javascript_clients(),
-            _ => desktop(&python),
+            _ => desktop(&pythons.main),
         };
         let seconds = at.elapsed().as_secs_f64();
         match result {
@@ -114,13 +114,29 @@ fn binaries() -> [(&'static str, std::path::PathBuf); 2] {
     ]
 }
 
-fn python_clients(python: &Path) -> Result<()> {
+/// Each folder of tests with the environment its clients are in; one that fails does not stop the others.
+fn python_clients(pythons: &python::Environments) -> Result<()> {
     must(cargo().args(["build", "--quiet", "-p", "headless"]))?;
-    must(
-        command(python)
-            .args(["-m", "pytest", "-q", "--color=no", "tests/clients/python"])
-            .envs(binaries()),
-    )
+    let runs = [
+        (&pythons.main, "tests/clients/python"),
+        (&pythons.lmstudio_beta, "tests/clients/python_lmstudio_beta"),
+        (&pythons.litellm, "tests/clients/python_litellm"),
+    ];
+    let mut failed = Vec::new();
+    for (python, folder) in runs {
+        note(folder);
+        let run = must(
+            command(python)
+                .args(["-m", "pytest", "-q", "--color=no", folder])
+                .env("LLAMARUNNER_LMSTUDIO_BETA_PYTHON", &pythons.lmstudio_beta)
+                .envs(binaries()),
+        );
+        failed.extend(run.err().map(|_| folder));
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("tests failed in {}", failed.join(", "))
 }
 
 fn javascript_clients() -> Result<()> {

@@ -9,6 +9,10 @@ import threading
 
 import pytest
 
+# The clients ask nobody but us: no price list, no telemetry.
+os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_TELEMETRY="False", LANGSMITH_TRACING="false",
+                  LANGCHAIN_TRACING_V2="false", HF_HUB_OFFLINE="1", OTEL_SDK_DISABLED="true")
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 FIXTURES = ROOT / "crates" / "testkit" / "fixtures"
 
