@@ -27,7 +27,7 @@ use crate::guard::{self, Asked, Refusal};
 use crate::handlers;
 use crate::limits::Permit;
 use crate::listener::{Flavour, Listener};
-use crate::routes::{self, Class, Found, Route, allow};
+use crate::routes::{self, Class, Dialect, Found, Route, allow};
 use crate::settings::ApiSettings;
 use crate::settle::{End, Settle};
 use crate::state::ApiState;
@@ -78,6 +78,7 @@ impl Cx {
             operation: Some(self.route.operation),
             headers: &parts.headers,
             legacy_strings: self.settings.lmstudio_port.legacy_error_strings,
+            request_id: self.request_id(),
         }
     }
 
@@ -145,13 +146,19 @@ pub(crate) async fn answer(
                 permit.write_headers(response.headers_mut());
             }
             if let Some(id) = cx.request_id() {
+                if cx.route.dialect == Dialect::Anthropic {
+                    set(response.headers_mut(), errors::ANTHROPIC_ID, &errors::anthropic_id(&id));
+                }
                 settle.request_id = id;
             }
             response
         }
     };
     if settle.request_id == "-" {
-        settle.request_id = fresh_id();
+        // An error body may have named the request already.
+        let named = response.headers().get(errors::ANTHROPIC_ID);
+        let named = named.and_then(|id| HeaderValue::from_str(id.to_str().ok()?.strip_prefix("req_")?).ok());
+        settle.request_id = named.unwrap_or_else(fresh_id);
     }
     settle.status = response.status();
     finish(response.headers_mut(), &settle.request_id, cors);
@@ -186,6 +193,7 @@ fn admit(
         operation,
         headers: &parts.headers,
         legacy_strings: settings.lmstudio_port.legacy_error_strings,
+        request_id: given_id(&parts.headers),
     };
     let views = listener.state.listeners.load();
     let asked = Asked {
@@ -386,7 +394,7 @@ fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// An id for requests that never got a lease.
-fn fresh_id() -> HeaderValue {
+pub(crate) fn fresh_id() -> HeaderValue {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static START: OnceLock<u64> = OnceLock::new();
     let start = *START.get_or_init(|| telemetry::now_ms().unsigned_abs() ^ (u64::from(std::process::id()) << 40));

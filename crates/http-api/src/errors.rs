@@ -1,14 +1,15 @@
 //! Errors in the form of whoever asks (promise H10, management contract 7.2).
 
 use bytes::Bytes;
-use dialects::{Rendered, llamarunner, lmstudio_rest, ollama, openai};
+use dialects::{Rendered, anthropic, llamarunner, lmstudio_rest, ollama, openai};
 use domain::RunnerError;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::Body;
+use crate::dispatch::{fresh_id, set};
 use crate::listener::Flavour;
 use crate::routes::{Dialect, Operation};
 use crate::settings::ApiSettings;
@@ -20,6 +21,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) operation: Option<Operation>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) legacy_strings: bool,
+    /// What `x-request-id` will say, when that is known already.
+    pub(crate) request_id: Option<HeaderValue>,
 }
 
 /// An error as an answer.
@@ -30,19 +33,58 @@ pub(crate) fn render(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
         Dialect::OpenAi if asker.flavour == Flavour::LmStudio && asker.legacy_strings => {
             lmstudio_rest::error(error, true)
         }
-        Dialect::OpenAi | Dialect::LlamaCpp | Dialect::Anthropic => openai::error(error),
+        Dialect::Anthropic => return anthropic_error(error, asker),
+        Dialect::OpenAi | Dialect::LlamaCpp => openai::error(error),
         Dialect::LlamaRunner => llamarunner::error(error),
     };
-    if error.code.as_deref() == Some("unsupported_encoding") {
-        rendered.status = StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16();
-    } else if error.code.as_deref() == Some("request_timeout") {
-        rendered.status = StatusCode::REQUEST_TIMEOUT.as_u16();
+    if let Some(status) = transport_status(error) {
+        rendered.status = status.as_u16();
     }
     rendered.retry_after = rendered.retry_after.or_else(|| error.retry_after_seconds());
     if accepts(asker.headers, "application/problem+json") {
         return problem(&rendered, error);
     }
     respond(rendered)
+}
+
+/// Errors of the transport, which no dialect has a kind for.
+fn transport_status(error: &RunnerError) -> Option<StatusCode> {
+    match error.code.as_deref() {
+        Some("unsupported_encoding") => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        Some("request_timeout") => Some(StatusCode::REQUEST_TIMEOUT),
+        _ => None,
+    }
+}
+
+/// Where Anthropic's clients look for the id of a request.
+pub(crate) const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// The id of a request as Anthropic writes it.
+pub(crate) fn anthropic_id(id: &HeaderValue) -> String {
+    format!("req_{}", id.to_str().unwrap_or_default())
+}
+
+/// Anthropic's error body names the request, so its id must be known here.
+fn anthropic_error(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
+    let id = anthropic_id(&asker.request_id.clone().unwrap_or_else(fresh_id));
+    let mut rendered = anthropic::error(error, Some(&id));
+    if let Some(status) = transport_status(error) {
+        rendered.status = status.as_u16();
+    }
+    named(rendered, &id)
+}
+
+fn named(rendered: Rendered, id: &str) -> Response<Body> {
+    let mut response = respond(rendered);
+    set(response.headers_mut(), ANTHROPIC_ID, id);
+    response
+}
+
+/// [`anthropic_error`] for a status and words of our own.
+fn anthropic_words(status: StatusCode, message: &str, asker: &Asker<'_>) -> Response<Body> {
+    let id = anthropic_id(&asker.request_id.clone().unwrap_or_else(fresh_id));
+    let body = anthropic::error_body(status.as_u16(), message, Some(&id));
+    named(Rendered::json(status.as_u16(), body), &id)
 }
 
 /// RFC 9457, for clients that ask for it by `Accept`.
@@ -106,6 +148,7 @@ pub(crate) fn text(body: impl Into<Bytes>) -> Response<Body> {
 /// anyway, but a person with curl can on the other routes.
 pub(crate) fn refusal(status: StatusCode, message: &str, asker: &Asker<'_>) -> Response<Body> {
     let rendered = match asker.dialect {
+        Dialect::Anthropic => return anthropic_words(status, message, asker),
         Dialect::Ollama if status == StatusCode::FORBIDDEN => Rendered::text(status.as_u16(), ""),
         Dialect::Ollama => Rendered::json(status.as_u16(), json!({ "error": message }).to_string().into_bytes()),
         _ => {
@@ -146,6 +189,15 @@ pub(crate) fn unknown_route(
         ))
     };
     match asker.flavour {
+        _ if asker.dialect == Dialect::Anthropic => {
+            let path = parts.uri.path();
+            let message = if not_allowed {
+                format!("{path} does not answer {}.", parts.method)
+            } else {
+                format!("There is no {path} here.")
+            };
+            anthropic_words(status, &message, asker)
+        }
         Flavour::Ollama => {
             let text = if not_allowed {
                 "405 method not allowed"
