@@ -2,7 +2,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::{ErrorKind, InstanceView, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, RequestId, RunnerError};
+use domain::{
+    ErrorKind, InstanceView, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, ModelKey, RequestId, RunnerError,
+};
 use http::{HeaderMap, Method, Response};
 use scheduler::{Acquire, Effect, Event, LeaseId, TicketId};
 use tokio::sync::oneshot;
@@ -53,14 +55,38 @@ struct Inner {
     core: Arc<Core>,
     instance: Arc<Instance>,
     link: Arc<Link>,
-    lease: LeaseId,
-    place: usize,
+    /// `None`: a look at an engine, which takes no slot.
+    slot: Option<Slot>,
     id: RequestId,
     waited: Duration,
     load_time: Duration,
 }
 
+struct Slot {
+    lease: LeaseId,
+    place: usize,
+}
+
 impl Core {
+    /// A way to the engine of a loaded model that takes no slot.
+    pub(crate) fn look(self: &Arc<Self>, key: &ModelKey) -> Option<Lease> {
+        let instance = {
+            let state = self.lock();
+            let facts = state.scheduler.instance(key)?;
+            state.instances.get(&facts.id).cloned()?
+        };
+        let link = instance.link.get().cloned()?;
+        Some(Lease(Arc::new(Inner {
+            core: self.clone(),
+            instance,
+            link,
+            slot: None,
+            id: RequestId(0),
+            waited: Duration::ZERO,
+            load_time: Duration::ZERO,
+        })))
+    }
+
     /// Waits for a slot of a ready engine. For a loaded model with a free slot this is one lock and no task switch.
     pub(crate) async fn lease(self: &Arc<Self>, request: LeaseRequest) -> Result<Lease, RunnerError> {
         let asked = Instant::now();
@@ -145,8 +171,7 @@ impl Core {
             core: self.clone(),
             instance,
             link,
-            lease,
-            place,
+            slot: Some(Slot { lease, place }),
             id,
             waited,
             load_time,
@@ -187,11 +212,14 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        let Some(Slot { lease, place }) = self.slot.take() else {
+            return;
+        };
         self.instance.end();
         let mut state = self.core.lock();
-        state.requests.remove(self.place);
+        state.requests.remove(place);
         self.core.announce();
-        self.core.dispatch_locked(state, Event::Release(self.lease));
+        self.core.dispatch_locked(state, Event::Release(lease));
     }
 }
 
@@ -276,8 +304,11 @@ impl Lease {
         }
     }
 
+    /// A look says nothing about how running answers do (promise R9).
     pub(crate) fn mark_progress(&self) {
-        self.0.instance.mark_progress();
+        if self.0.slot.is_some() {
+            self.0.instance.mark_progress();
+        }
     }
 
     /// A connection whose answer is complete.

@@ -63,6 +63,12 @@ impl Router {
         self.core.lease(request).await
     }
 
+    /// A way to the engine of a loaded model that takes no slot and does not keep the model loaded: for short questions
+    /// about the engine itself, which must be answered while all slots are busy. `None`: not loaded.
+    pub fn look(&self, model: &ModelKey) -> Option<Lease> {
+        self.core.look(model)
+    }
+
     /// Loads a model explicitly: not cancelled when the caller leaves, started again after a crash. Without `wait` it
     /// returns at once with the state of the start.
     ///
