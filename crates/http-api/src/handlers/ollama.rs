@@ -308,7 +308,7 @@ fn text_bytes(request: &ChatRequest) -> usize {
 
 /// Drops the oldest messages until the rendered prompt fits the context (contract 4.2). What cannot fit goes to the engine
 /// as it is, whose 400 names both token counts. A short chat costs nothing: a token is at least one byte.
-async fn fit(calls: &EngineCalls, context: u32, request: &mut ChatRequest) -> Result<(), RunnerError> {
+pub(super) async fn fit(calls: &EngineCalls, context: u32, request: &mut ChatRequest) -> Result<(), RunnerError> {
     let context = context as usize;
     if context == 0 || text_bytes(request) + images(request) * IMAGE_TOKENS < context {
         return Ok(());
