@@ -16,8 +16,6 @@ const MAX_NAME: usize = 1024;
 const LIKENESS: f64 = 0.8;
 /// What LM Studio puts before the names of embedding models.
 const EMBEDDING: &str = "text-embedding-";
-/// Bits per weight of Q4_K_M: the variant a bare name prefers.
-const PREFERRED_BITS: f64 = 4.58;
 
 /// A model with the names it was made from.
 #[derive(Debug, Clone)]
@@ -33,6 +31,9 @@ pub(crate) struct Named {
     pub(crate) stem: String,
     /// The `models.entries` key that names the file.
     pub(crate) config_key: Option<String>,
+    /// All further names of a model of a store: it answers to nothing else, so that a client that asks for another tag is
+    /// told that there is none.
+    pub(crate) own_names: Option<Vec<String>>,
 }
 
 /// A projector file that the settings name.
@@ -129,6 +130,7 @@ impl Catalog {
                 }
             }
         }
+        share_instances(&mut models);
         catalog.entries = models.into_iter().map(|model| model.entry.shared()).collect();
         catalog
     }
@@ -148,7 +150,8 @@ impl Catalog {
         let mut claim = |wanted: &dyn Fn(&Named) -> Vec<String>| {
             for at in &order {
                 let Some(model) = models.get_mut(*at) else { continue };
-                for name in wanted(model) {
+                let own = model.own_names.clone();
+                for name in own.unwrap_or_else(|| wanted(model)) {
                     let is_key = lookup_form(&name) == lookup_form(model.entry.key.as_str());
                     if names.claim(&name, *at) && !is_key && !model.entry.aliases.contains(&name) {
                         model.entry.aliases.push(name);
@@ -349,12 +352,16 @@ impl Variant {
         let facts = &model.entry.facts;
         let bits = gguf::label_bits(&facts.quantization).unwrap_or(facts.bits_per_weight);
         // Thousandths, so that it can be sorted; among equally distant ones the larger file first.
-        let distance = ((bits - PREFERRED_BITS).abs() * 1000.0).round() as u64;
+        let distance = ((bits - gguf::PREFERRED_BITS).abs() * 1000.0).round() as u64;
         let bases = [
             Some(model.base.as_str()),
             Some(&model.plain_base),
             repository(&model.entry.indexed_path),
         ];
+        if model.own_names.is_some() {
+            // Found by its own names only.
+            return Self::default();
+        }
         Self {
             quant: model.quant.clone(),
             shared_names: bases.into_iter().flatten().map(lookup_form).collect(),
@@ -364,8 +371,37 @@ impl Variant {
     }
 }
 
+/// Models that differ in nothing the engine is told run as one (Ollama contract 9): the first of them.
+fn share_instances(models: &mut [Named]) {
+    let mut firsts: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+    for at in 0..models.len() {
+        let Some(Named { entry, .. }) = models.get(at) else {
+            continue;
+        };
+        let same = |other: &ModelEntry| {
+            other.same_files(entry)
+                && other.launch == entry.launch
+                && other.pinned == entry.pinned
+                && other.keep_alive == entry.keep_alive
+        };
+        let candidates = firsts.entry(entry.path.clone()).or_default();
+        let first = candidates
+            .iter()
+            .filter_map(|first| models.get(*first))
+            .find(|first| same(&first.entry));
+        match first.map(|first| first.entry.key.clone()) {
+            Some(key) => {
+                if let Some(model) = models.get_mut(at) {
+                    model.entry.runs_as = Some(key);
+                }
+            }
+            None => candidates.push(at),
+        }
+    }
+}
+
 fn apply(entry: &mut ModelEntry, wish: &EntrySettings) {
-    entry.launch = wish.launch.clone();
+    entry.launch = wish.launch.or(&entry.launch);
     entry.keep_alive = wish.keep_alive;
     entry.pinned = wish.pinned;
     entry.unlisted = wish.unlisted;

@@ -2,59 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+pub(crate) use gguf::{normal_quant, split_quant};
+
 /// Longest base name, from Ollama's grammar for a model name.
 const MAX_BASE: usize = 80;
 /// Longest slug (management contract 1.1).
 const MAX_SLUG: usize = 50;
-
-/// Splits the quantization off the end of a file stem: `Llama-3-8B.Q4_K_M` → (`Llama-3-8B`, `q4_k_m`).
-///
-/// The longest tail that names a quantization counts, so that `UD-Q4_K_XL` and `i1-Q4_K_M` stay whole.
-pub(crate) fn split_quant(stem: &str) -> (&str, Option<String>) {
-    for (at, _) in stem
-        .char_indices()
-        .filter(|(at, c)| *at > 0 && matches!(c, '-' | '.' | '_' | ' '))
-    {
-        let (Some(base), Some(tail)) = (stem.get(..at), stem.get(at + 1..)) else {
-            continue;
-        };
-        let tail = normal_quant(tail);
-        if is_quant(&tail) {
-            return (base, Some(tail));
-        }
-    }
-    (stem, None)
-}
-
-/// A quantization as keys spell it: lower case, underscores.
-pub(crate) fn normal_quant(text: &str) -> String {
-    text.trim().to_lowercase().replace(['-', ' ', '.'], "_")
-}
-
-fn is_quant(tail: &str) -> bool {
-    let tail = tail
-        .strip_prefix("ud_")
-        .or_else(|| tail.strip_prefix("i1_"))
-        .unwrap_or(tail);
-    if matches!(
-        tail,
-        "f16" | "fp16" | "bf16" | "f32" | "fp32" | "mxfp4" | "mxfp4_moe" | "nvfp4" | "tq1_0" | "tq2_0"
-    ) {
-        return true;
-    }
-    let digits = tail.strip_prefix("iq").or_else(|| tail.strip_prefix('q'));
-    let Some((digit, rest)) = digits.and_then(|rest| rest.split_at_checked(1)) else {
-        return false;
-    };
-    matches!(digit, "1" | "2" | "3" | "4" | "5" | "6" | "8")
-        && rest.split('_').enumerate().all(|(i, word)| match i {
-            0 => word.is_empty(),
-            _ => matches!(
-                word,
-                "0" | "1" | "k" | "nl" | "xxs" | "xs" | "s" | "m" | "l" | "xl" | "xxl" | "4" | "8"
-            ),
-        })
-}
 
 /// A name in the form keys have: lower case, letters, digits, `-` and `.`; everything else becomes one `-`.
 pub(crate) fn normal_name(text: &str) -> String {
