@@ -1,5 +1,6 @@
 //! From the configuration snapshot to the settings of each part. Pure.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Config, ModelConfig};
@@ -56,8 +57,17 @@ pub(crate) fn registry(config: &Config, places: &Places) -> RegistrySettings {
             [".lmstudio/models", ".cache/lm-studio/models", ".cache/huggingface/hub"].map(|d| places.home.join(d)),
         );
     }
+    let mut other_stores: Vec<_> = models.ollama_store.iter().map(|dir| places.expand(dir)).collect();
+    if models.scan_other_stores && other_stores.is_empty() {
+        // The user's, the system service's and a container's (Ollama contract 11).
+        other_stores.push(places.home.join(".ollama/models"));
+        other_stores.extend(["/usr/share/ollama/.ollama/models", "/root/.ollama/models"].map(PathBuf::from));
+        other_stores.dedup();
+    }
     RegistrySettings {
         dirs,
+        store: Some(places.ollama_store()),
+        other_stores,
         watch: models.watch,
         aliases: config.model_aliases.clone(),
         entries: models
@@ -123,9 +133,6 @@ pub(crate) fn without_effect(config: &Config) -> Vec<String> {
     compare("nodes", config.nodes != defaults.nodes);
     compare("telemetry", config.telemetry != defaults.telemetry);
     compare("inspector", config.inspector != defaults.inspector);
-    if config.models.scan_other_stores && config.models.ollama_store.is_some() {
-        sections.push("\"models.ollama_store\" is set, but Ollama's store is not read by this version.".into());
-    }
     sections
 }
 
@@ -164,8 +171,22 @@ mod tests {
             Some(Path::new("/d/models/builtin/tiny-chat.gguf"))
         );
         assert_eq!(registry.dirs, Vec::<std::path::PathBuf>::new());
+        assert_eq!(registry.store.as_deref(), Some(Path::new("/d/ollama")));
+        assert_eq!(registry.other_stores, Vec::<std::path::PathBuf>::new());
         assert_eq!(engines(&config, &places()).cache_dir, Path::new("/k"));
         assert_eq!(without_effect(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_named_store_is_read_and_the_usual_ones_when_asked_for() {
+        let stores = |text| registry(&parse(text), &places()).other_stores;
+        assert_eq!(
+            stores(r#"{"models": {"ollama_store": "~/o"}}"#),
+            [PathBuf::from("/h/o")]
+        );
+        let usual = stores(r#"{"models": {"scan_other_stores": true}}"#);
+        assert_eq!(usual[0], PathBuf::from("/h/.ollama/models"));
+        assert_eq!(usual.len(), 3);
     }
 
     #[test]

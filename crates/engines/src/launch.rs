@@ -142,6 +142,9 @@ impl Arguments<'_> {
         if let Some(projector) = &entry.mmproj {
             self.pair("--mmproj", projector.clone());
         }
+        for adapter in &entry.profile.adapters {
+            self.pair("--lora", adapter.clone());
+        }
         self.pair("--alias", engine_alias(entry));
         self.pair("--host", "127.0.0.1");
         // The system picks the port (promise R7); the engine tells it in its log.

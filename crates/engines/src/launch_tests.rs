@@ -102,13 +102,20 @@ fn golden_arguments() {
 fn projector_and_device() {
     let mut entry = entry(&[Capability::Vision]);
     entry.mmproj = Some("/models/mmproj.gguf".into());
+    entry.profile = std::sync::Arc::new(domain::ModelProfile {
+        adapters: vec!["/models/lora.gguf".into()],
+        ..domain::ModelProfile::default()
+    });
     entry.key = "a,b".into();
     let gpu = EngineBinary {
         devices: vec!["CUDA0: x".into()],
         ..current()
     };
     let text = line(&gpu, &entry, &loaded(EngineMode::Completion, LaunchOptions::default()));
-    assert!(text.contains("--mmproj /models/mmproj.gguf --alias a_b "), "{text}");
+    assert!(
+        text.contains("--mmproj /models/mmproj.gguf --lora /models/lora.gguf --alias a_b "),
+        "{text}"
+    );
     assert!(!text.contains("--fit"), "{text}");
     let fixed = LaunchOptions {
         gpu_layers: Some(20),

@@ -13,6 +13,7 @@ use crate::projector::{Candidate, pick};
 use crate::record::{ModelRecord, Record};
 use crate::scan::Found;
 use crate::settings::EntrySettings;
+use crate::stored::Stored;
 use crate::{Problem, RegistrySettings};
 
 /// What the demonstration model says about itself.
@@ -32,12 +33,15 @@ struct Draft<'s> {
     projector: Option<&'s Known>,
     /// The config entry that names this file, if one does.
     entry: Option<(&'s str, &'s EntrySettings)>,
+    /// The named model of a store that it is.
+    stored: Option<&'s Stored>,
 }
 
 /// Puts the models together. `explicit` lists the config entries that name a file, with the file's path as found.
 pub(crate) fn assemble(
     known: &[Known],
     explicit: &[(String, PathBuf)],
+    stored: &[Stored],
     settings: &RegistrySettings,
     problems: &mut Vec<Problem>,
 ) -> Vec<Named> {
@@ -67,7 +71,10 @@ pub(crate) fn assemble(
     for file in known {
         let (found, _) = file;
         if named_files.contains(found.real.as_path())
-            || found.source == ModelSource::Config
+            || matches!(
+                found.source,
+                ModelSource::Config | ModelSource::Store | ModelSource::OllamaStore
+            )
             || hidden.contains(&found.path)
         {
             continue;
@@ -78,11 +85,40 @@ pub(crate) fn assemble(
             Err(reason) => problems.push(Problem::of(&found.path, reason)),
         }
     }
+    for model in stored {
+        let Some(known) = by_path.get(model.first.as_path()) else {
+            continue;
+        };
+        let reason = match draft(known, &by_path) {
+            Ok(Some(mut draft)) => {
+                draft.stored = Some(model);
+                draft.projector = model.projector.as_deref().and_then(|path| by_path.get(path)).copied();
+                drafts.push(draft);
+                continue;
+            }
+            Ok(None) => "holds no model".to_owned(),
+            Err(reason) => reason,
+        };
+        problems.push(Problem::of(
+            &known.0.path,
+            format!("the weights of the stored model '{}': {reason}", model.name),
+        ));
+    }
     // Explicit entries keep their order (by name); of the rest, the user's own files come before the demonstration model.
     drafts.sort_by(|a, b| {
-        let rank = |draft: &Draft<'_>| (draft.entry.is_none(), draft.first.source == ModelSource::BuiltIn);
+        let rank = |draft: &Draft<'_>| {
+            (
+                draft.entry.is_none(),
+                draft.stored.is_none(),
+                draft.first.source == ModelSource::BuiltIn,
+            )
+        };
         rank(a).cmp(&rank(b)).then_with(|| match (a.entry, b.entry) {
             (Some((a, _)), Some((b, _))) => a.cmp(b),
+            _ if a.stored.is_some() => a
+                .stored
+                .map(|model| &model.name)
+                .cmp(&b.stored.map(|model| &model.name)),
             _ => a.first.path.cmp(&b.first.path),
         })
     });
@@ -171,6 +207,7 @@ fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Opt
         naming,
         projector: None,
         entry: None,
+        stored: None,
     }))
 }
 
@@ -201,7 +238,8 @@ fn attach_projectors<'s>(drafts: &mut [Draft<'s>], known: &'s [Known]) {
             .insert(draft.naming.base.clone());
     }
     for draft in drafts.iter_mut() {
-        if draft.projector.is_some() || !draft.record.capabilities.has(Capability::Completion) {
+        if draft.projector.is_some() || draft.stored.is_some() || !draft.record.capabilities.has(Capability::Completion)
+        {
             continue;
         }
         let folder = draft.first.folder();
@@ -231,6 +269,13 @@ fn finish(drafts: Vec<Draft<'_>>) -> Vec<Named> {
             build(&draft, key, base)
         })
         .collect();
+    let (stored, scanned): (Vec<_>, Vec<_>) = scanned.into_iter().partition(|draft| draft.stored.is_some());
+    for draft in stored {
+        let Some(model) = draft.stored else { continue };
+        // A name that was given on purpose goes before names made from files.
+        let key = unique(&free(&model.key()), &mut taken, 255);
+        named.push(build_stored(&draft, model, key));
+    }
     let namings: Vec<Naming> = scanned.iter().map(|draft| draft.naming.clone()).collect();
     let assigned = assign_keys(&namings, &taken);
     named.extend(
@@ -321,7 +366,29 @@ fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
         quant: draft.naming.quant.clone(),
         stem: draft.stem.clone(),
         config_key: draft.entry.map(|(key, _)| key.to_owned()),
+        own_names: None,
     }
+}
+
+/// An entry for a named model of a store: its names, digest, size and time are those of its manifest.
+fn build_stored(draft: &Draft<'_>, model: &Stored, key: String) -> Named {
+    let mut named = build(draft, key, model.name.model.to_lowercase());
+    let entry = &mut named.entry;
+    entry.source = model.source;
+    entry.digest.clone_from(&model.digest);
+    entry.size = model.size;
+    entry.modified = model.modified;
+    entry.publisher.clone_from(&model.name.namespace);
+    entry.indexed_path = model.path();
+    entry.display_name = model.name.to_string();
+    entry.launch = model.launch.clone();
+    entry.profile = std::sync::Arc::new(model.profile.clone());
+    if model.inserts {
+        entry.capabilities.insert(Capability::Insert);
+    }
+    named.stem = model.name.tag.clone();
+    named.own_names = Some(model.names());
+    named
 }
 
 /// The last three parts of a path: `publisher/repo/file.gguf`.

@@ -2,10 +2,11 @@
 //! caller means by any of its names.
 //!
 //! Must not know: engines, processes, HTTP, the configuration file. It reads model files (through `gguf`) and writes
-//! nothing but its own index.
+//! nothing but its own index. Stores in Ollama's layout, ours too, are only read.
 //!
 //! A scan goes `scan` (list files) → `index` (what was read before) → `record` (read headers) → `assemble` (split sets,
-//! projectors, `names`) → `catalog` (look-up). `registry` owns the one thread that does it and `watch`es the folders.
+//! projectors, `names`) → `catalog` (look-up). Models of stores in Ollama's layout come from `stored`
+//! instead of file names. `registry` owns the one thread that does it and `watch`es the folders.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), models::ModelsError> {
@@ -32,6 +33,7 @@ mod registry;
 mod scan;
 mod settings;
 mod show;
+mod stored;
 mod watch;
 
 pub use catalog::Catalog;

@@ -23,11 +23,20 @@ pub(crate) fn scan(settings: &RegistrySettings, index: &mut Index) -> (Catalog, 
     for folder in &settings.dirs {
         listing.add(&Place::Folder(folder.clone()));
     }
+    let stores = settings.store.iter().map(|root| (root, ModelSource::Store));
+    let others = settings
+        .other_stores
+        .iter()
+        .map(|root| (root, ModelSource::OllamaStore));
+    for (root, source) in stores.chain(others) {
+        listing.add(&Place::OllamaStore(root.clone(), source));
+    }
     let mut named = NamedFiles::default();
     named.collect(settings, &listing);
     let mut problems = std::mem::take(&mut listing.problems);
     problems.append(&mut named.problems);
 
+    let stored = listing.stored;
     let mut files = listing.files;
     let mut seen: HashSet<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
     files.extend(named.files.into_iter().filter(|file| seen.insert(file.path.clone())));
@@ -60,7 +69,7 @@ pub(crate) fn scan(settings: &RegistrySettings, index: &mut Index) -> (Catalog, 
             ));
         }
     }
-    let models = assemble(&known, &named.explicit, settings, &mut problems);
+    let models = assemble(&known, &named.explicit, &stored, settings, &mut problems);
     let catalog = Catalog::build(models, settings, &projectors, &mut problems);
     let report = ScanReport {
         models: catalog.entries().len(),

@@ -311,7 +311,7 @@ impl Owner {
         let problems = self
             .watches
             .as_mut()
-            .map(|watches| watches.follow(&self.settings.dirs))
+            .map(|watches| watches.follow(&self.settings.watched()))
             .unwrap_or_default();
         self.poll = !problems.is_empty();
         problems

@@ -8,19 +8,22 @@ use std::time::UNIX_EPOCH;
 use domain::ModelSource;
 
 use crate::Problem;
+use crate::stored::{self, Stored};
 
 /// Folders inside folders. Deeper trees are a mistake or a trap.
 const MAX_DEPTH: u32 = 16;
 /// Directory entries looked at in one scan, so that a folder named by mistake (`/`) cannot keep us busy for ever.
 const MAX_ENTRIES: usize = 500_000;
 
-/// A place where models may be. Other programs' stores become further kinds here, each with its own way of listing.
+/// A place where models may be, each kind with its own way of listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A folder, searched with its subfolders.
     Folder(PathBuf),
     /// The demonstration model's file.
     BuiltIn(PathBuf),
+    /// A store in Ollama's layout, and whose it is.
+    OllamaStore(PathBuf, ModelSource),
 }
 
 /// A model file that a scan saw.
@@ -59,9 +62,12 @@ impl Found {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) files: Vec<Found>,
+    /// Named models of stores; their files are among `files`.
+    pub(crate) stored: Vec<Stored>,
     pub(crate) problems: Vec<Problem>,
     seen_folders: HashSet<PathBuf>,
     seen_files: HashSet<PathBuf>,
+    seen_stored: HashSet<PathBuf>,
     entries: usize,
 }
 
@@ -74,6 +80,22 @@ impl Listing {
                 Ok(None) => self.problem(path, "is not a file"),
                 Err(error) => self.problem(path, &error.to_string()),
             },
+            Place::OllamaStore(root, source) => {
+                let Self {
+                    files,
+                    stored,
+                    problems,
+                    seen_stored,
+                    ..
+                } = self;
+                // By path, not by identity: a model's file is looked up by the path its manifest leads to.
+                let mut add = |file: Found| {
+                    if seen_stored.insert(file.path.clone()) {
+                        files.push(file);
+                    }
+                };
+                stored::list(root, *source, stored, &mut add, problems);
+            }
             Place::Folder(path) => {
                 let before = self.files.len();
                 match fs::canonicalize(path) {

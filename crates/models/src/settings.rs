@@ -9,6 +9,10 @@ use domain::{EngineKind, KeepAlive, LaunchOptions};
 pub struct RegistrySettings {
     /// `models.dirs`: folders to scan, in order of preference. A folder that does not exist yet is waited for.
     pub dirs: Vec<PathBuf>,
+    /// Our own store in Ollama's layout.
+    pub store: Option<PathBuf>,
+    /// Other programs' stores in Ollama's layout, served in place. A name that an earlier one has is left out.
+    pub other_stores: Vec<PathBuf>,
     /// `models.watch`: follow changes in the folders.
     pub watch: bool,
     /// `model_aliases`: name → model, as the user wrote both.
@@ -19,6 +23,18 @@ pub struct RegistrySettings {
     pub builtin: Option<PathBuf>,
     /// Where the scan index is kept. It can be deleted at any time.
     pub index_path: PathBuf,
+}
+
+impl RegistrySettings {
+    /// The folders whose changes matter. Of a store it is the manifests: blobs come before them and mean nothing alone.
+    pub(crate) fn watched(&self) -> Vec<PathBuf> {
+        let stores = self.store.iter().chain(&self.other_stores);
+        self.dirs
+            .iter()
+            .cloned()
+            .chain(stores.map(|root| root.join("manifests")))
+            .collect()
+    }
 }
 
 /// One `models.entries.<key>`.

@@ -16,7 +16,8 @@ pub struct Models {
     pub dirs: Vec<PathBuf>,
     /// Also list models that other programs (Ollama, LM Studio, the Hugging Face cache) keep on this machine.
     pub scan_other_stores: bool,
-    /// Folder of Ollama's store. Null: `~/.ollama/models`.
+    /// Folder of Ollama's own store; its models are served in place, and nothing is ever written there. Null: the usual
+    /// places, if `scan_other_stores` is on.
     pub ollama_store: Option<PathBuf>,
     /// Notice new and removed files while running.
     pub watch: bool,

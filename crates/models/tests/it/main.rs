@@ -6,4 +6,5 @@
 mod library;
 mod names;
 mod scans;
+mod stores;
 mod support;
