@@ -20,6 +20,14 @@ pub fn rfc3339_seconds(unix_s: i64) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// RFC 3339 in UTC with three fractional digits, as LM Studio writes times.
+pub(crate) fn rfc3339_millis(unix_ms: i64) -> String {
+    let mut out = Vec::with_capacity(24);
+    write_date_time(unix_ms.div_euclid(1000), &mut out);
+    out.extend_from_slice(format!(".{:03}Z", unix_ms.rem_euclid(1000)).as_bytes());
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Appends [`rfc3339`] without allocating.
 pub(crate) fn write_rfc3339(unix_ns: i64, out: &mut Vec<u8>) {
     write_date_time(unix_ns.div_euclid(SECOND), out);

@@ -59,9 +59,7 @@ pub fn to_png(base64: &str) -> Result<Option<String>, RunnerError> {
     reader.limits(limits);
     let picture = reader.decode().map_err(|_| unreadable())?;
     let mut png = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut png, ImageFormat::Png)
-        .map_err(|_| unreadable())?;
+    picture.write_to(&mut png, ImageFormat::Png).map_err(|_| unreadable())?;
     Ok(Some(STANDARD.encode(png.get_ref())))
 }
 
@@ -126,7 +124,12 @@ mod tests {
 
     #[test]
     fn other_forms_pass_and_damage_is_named() {
-        for same in [sample(ImageFormat::Png), "/9j/4AAQSkZJRgABAQ==".into(), "?".into(), String::new()] {
+        for same in [
+            sample(ImageFormat::Png),
+            "/9j/4AAQSkZJRgABAQ==".into(),
+            "?".into(),
+            String::new(),
+        ] {
             assert_eq!(to_png(&same), Ok(None));
         }
         let cut = sample(ImageFormat::WebP)[..24].to_owned();

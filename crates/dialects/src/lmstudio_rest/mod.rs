@@ -1,9 +1,11 @@
-//! LM Studio's REST API v0 and its error forms (contract `compat/lmstudio.md` 2, 3, 6, 8).
+//! LM Studio's REST API, v0 and v1, and its error forms (contract `compat/lmstudio.md` 2, 3, 6 to 8).
 
 mod error;
+mod fields;
 mod models;
 mod stats;
 mod stream;
+pub mod v1;
 
 pub use error::{error, unexpected_endpoint};
 pub use models::{entry_id, model_id, model_key, model_one, models_list, openai_models};

@@ -36,7 +36,7 @@ pub fn model_id(model: &ModelView) -> String {
 }
 
 /// Speech and rerank models have no place in v0 lists: an unknown `type` makes LM Studio's clients refuse the whole list.
-fn has_type(entry: &ModelEntry) -> bool {
+pub(super) fn has_type(entry: &ModelEntry) -> bool {
     entry.can(Capability::Completion) || entry.can(Capability::Chat) || entry.can(Capability::Embedding)
 }
 

@@ -21,7 +21,7 @@ pub(super) fn is_data(url: &str) -> bool {
 }
 
 /// The image of a data URL.
-pub(super) fn image(url: &str, param: &str) -> Result<Part, RunnerError> {
+pub(crate) fn image(url: &str, param: &str) -> Result<Part, RunnerError> {
     if !is_data(url) {
         return Err(remote(param));
     }

@@ -13,6 +13,7 @@ pub mod responses;
 
 pub use check::{Edits, check_chat, check_completion, check_embeddings, check_rerank};
 pub use error::{error, error_value, status};
+pub(crate) use media::image as data_image;
 pub(crate) use models::listed_id;
 pub use models::{Ids, ModelListOptions, model_one, model_value, models_list};
 pub use relay::{RelayTail, StreamErrorForm, stream_error};
