@@ -12,6 +12,7 @@ mod errors;
 mod framing;
 mod guard;
 mod handlers;
+mod inflate;
 mod limits;
 mod listener;
 mod port_holder;

@@ -1,14 +1,314 @@
-//! OpenAI's `/v1/responses`: answers with conversations kept here.
+//! OpenAI's `/v1/responses`: answers with conversations kept here (LM Studio contract 4.5, Ollama contract 7.3).
 
-use domain::{ErrorKind, RunnerError};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use dialects::openai::responses::{
+    self, Defaults, Finished, Page, ReasoningForm, ResponseHead, ResponseStream, ResponsesCall, StoredResponse,
+};
+use dialects::{Rendered, Transcoder, engine, images, peek};
+use domain::chat::{ChatRequest, Message, Part};
+use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
+use futures_util::future::BoxFuture;
 use http::request::Parts;
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
+use router::UpstreamBody;
+use store::{ResponseKind, ResponseRow, Store, StoreError};
 
-use super::Answer;
+use super::lease::{EngineCalls, Wish, lease, require, target};
+use super::ollama::{count_stream, fit, limits};
+use super::{Answer, clock, query};
 use crate::dispatch::Cx;
+use crate::errors::json;
+use crate::inflate;
+use crate::listener::Flavour;
+use crate::relay;
+use crate::routes::Operation as Op;
+
+const KIND: ResponseKind = ResponseKind::OpenAi;
 
 /// The operations of this family.
-#[expect(clippy::unused_async, reason = "filled in by its owner")]
-pub(super) async fn run(_cx: &Cx, _parts: &Parts, _body: Incoming) -> Answer {
-    Err(RunnerError::new(ErrorKind::Unsupported, "Not served yet."))
+pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    match cx.route.operation {
+        Op::GetResponse => get(cx, parts).await,
+        Op::DeleteResponse => delete(cx).await,
+        Op::ResponseInput => input_items(cx, parts).await,
+        _ => create(cx, parts, body).await,
+    }
+}
+
+/// `POST /v1/responses`.
+async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    let body = inflate::body(cx.collect(body).await?, &parts.headers).await?;
+    let peeked = peek::peek(&body)?;
+    let wish = Wish {
+        launch: LaunchOptions {
+            mode: Some(EngineMode::Completion),
+            ..LaunchOptions::default()
+        },
+        keep_alive: peeked.keep_alive()?,
+        ttl: peeked.ttl()?,
+    };
+    let call = ResponsesCall::parse(&body, defaults(cx))?;
+    let target = target(cx, call.model.as_deref())?;
+    let asked = call.model.clone().filter(|_| !target.fallback);
+    let name = asked.unwrap_or_else(|| target.entry.key.to_string());
+    require(&target.entry, &name, &[Capability::Chat, Capability::Completion], "chat")?;
+    count_stream(cx, call.stream)?;
+    let mut request = call.chat(earlier(&cx.state().store, call.previous.as_deref()).await?);
+    require_media(&target.entry, &name, &request)?;
+    if images::needs_fit(&request) {
+        request = tokio::task::spawn_blocking(move || images::fit(&mut request).map(|()| request))
+            .await
+            .map_err(|_| RunnerError::internal("Reading an image failed."))??;
+    }
+
+    let lease = lease(cx, parts, &target.entry, wish).await?;
+    let calls = EngineCalls::new(cx, &lease);
+    if call.truncate {
+        fit(&calls, lease.launch().context, &mut request).await?;
+    }
+    let upstream = calls
+        .send(engine::CHAT, engine::chat_body(&request, limits(&lease))?)
+        .await?
+        .into_body();
+    let head = ResponseHead::new(&call, &random_hex(), &name, clock());
+    let keep = call.store.then(|| Keep {
+        store: cx.state().store.clone(),
+        id: head.id().to_owned(),
+        parent: call.previous,
+        model: target.entry.key.to_string(),
+        messages: call.input,
+    });
+    let coder = ResponseStream::new(head, request.logprobs.is_some());
+    let mut answer = if call.stream {
+        stream(upstream, coder, keep).await?
+    } else {
+        let finished = collect(upstream, coder).await?;
+        let body = finished.stored.body();
+        if let Some(keep) = keep {
+            keep.put(finished).await;
+        }
+        json(cx.route.dialect, body)
+    };
+    target.mark(&mut answer);
+    Ok(answer)
+}
+
+/// What the ports do differently (Ollama contract 7.2, 7.3).
+fn defaults(cx: &Cx) -> Defaults {
+    match cx.flavour() {
+        Flavour::Ollama => Defaults {
+            temperature: Some(1.0),
+            reasoning: ReasoningForm::Summary,
+        },
+        Flavour::LmStudio | Flavour::Management => Defaults::default(),
+    }
+}
+
+/// Media need a projector: a refusal here spares the load of a model that cannot take them.
+fn require_media(entry: &ModelEntry, name: &str, request: &ChatRequest) -> Result<(), RunnerError> {
+    let parts = || request.messages.iter().flat_map(|message| &message.parts);
+    if parts().any(|part| matches!(part, Part::Image { .. })) {
+        require(entry, name, &[Capability::Vision], "image input")?;
+    }
+    if parts().any(|part| matches!(part, Part::Audio { .. })) {
+        require(entry, name, &[Capability::Audio], "audio input")?;
+    }
+    Ok(())
+}
+
+/// 48 hexadecimal digits: whoever knows the id of an answer may read it, so it must not be guessed.
+pub(super) fn random_hex() -> String {
+    let random = RandomState::new();
+    let word = |n: u8| random.hash_one(n);
+    format!("{:016x}{:016x}{:016x}", word(0), word(1), word(2))
+}
+
+/// The conversation up to an earlier answer. One that has lost a part is not continued as if it were whole.
+async fn earlier(store: &Store, previous: Option<&str>) -> Result<Vec<Message>, RunnerError> {
+    let Some(id) = previous else { return Ok(Vec::new()) };
+    let chain = store.response_chain(KIND, id).await.map_err(|error| failed(&error))?;
+    let whole = chain.first().is_some_and(|first| first.parent.is_none());
+    if !whole {
+        return Err(responses::previous_not_found(id));
+    }
+    let mut messages = Vec::new();
+    for row in &chain {
+        let turn: Vec<Message> = serde_json::from_str(&row.messages).map_err(|error| unreadable(&error))?;
+        messages.extend(turn);
+    }
+    Ok(messages)
+}
+
+fn failed(error: &StoreError) -> RunnerError {
+    tracing::error!(%error, "stored answers");
+    RunnerError::internal("The stored answers cannot be reached. LlamaRunner's log says more.")
+}
+
+fn unreadable(error: &serde_json::Error) -> RunnerError {
+    tracing::error!(%error, "a stored answer cannot be read");
+    RunnerError::internal("The stored answer cannot be read.")
+}
+
+async fn stored(cx: &Cx) -> Result<StoredResponse, RunnerError> {
+    let row = cx.state().store.response(KIND, &cx.id).await;
+    let row = row.map_err(|error| failed(&error))?;
+    let row = row.ok_or_else(|| responses::not_found(&cx.id))?;
+    serde_json::from_str(&row.body).map_err(|error| unreadable(&error))
+}
+
+/// `GET /v1/responses/{id}`.
+async fn get(cx: &Cx, parts: &Parts) -> Answer {
+    if query(parts, "stream").is_some_and(|value| value == "true") {
+        return Err(
+            RunnerError::invalid("'stream' is not supported here: a kept answer is sent whole.")
+                .param("stream")
+                .code("unsupported_parameter"),
+        );
+    }
+    Ok(json(cx.route.dialect, stored(cx).await?.body()))
+}
+
+/// `DELETE /v1/responses/{id}`.
+async fn delete(cx: &Cx) -> Answer {
+    let gone = cx.state().store.delete_response(KIND, &cx.id).await;
+    if gone.map_err(|error| failed(&error))? {
+        Ok(json(cx.route.dialect, responses::deleted(&cx.id)))
+    } else {
+        Err(responses::not_found(&cx.id))
+    }
+}
+
+/// `GET /v1/responses/{id}/input_items`.
+async fn input_items(cx: &Cx, parts: &Parts) -> Answer {
+    let (limit, order) = (query(parts, "limit"), query(parts, "order"));
+    let page = Page::parse(limit.as_deref(), order.as_deref(), query(parts, "after"))?;
+    Ok(json(cx.route.dialect, stored(cx).await?.input_items(&page)?))
+}
+
+/// The whole answer. The engine streams all the same, so that a client that leaves stops it.
+async fn collect(mut upstream: UpstreamBody, mut coder: ResponseStream) -> Result<Finished, RunnerError> {
+    let mut unsent = Vec::new();
+    while !coder.ended() {
+        let Some(piece) = relay::next_piece(&mut upstream).await? else {
+            break;
+        };
+        coder.push(&piece, &mut unsent);
+        unsent.clear();
+    }
+    coder.into_finished()
+}
+
+async fn stream(mut upstream: UpstreamBody, mut coder: ResponseStream, keep: Option<Keep>) -> Answer {
+    let out = relay::prime(&mut upstream, &mut coder).await?;
+    let step = if coder.ended() {
+        Step::Ended
+    } else {
+        Step::Running(upstream)
+    };
+    Ok(relay::streamed(
+        Rendered::SSE,
+        EventBody {
+            step,
+            coder,
+            out,
+            keep,
+        },
+    ))
+}
+
+/// An answer that is to be kept.
+struct Keep {
+    store: Store,
+    id: String,
+    parent: Option<String>,
+    model: String,
+    messages: Vec<Message>,
+}
+
+impl Keep {
+    /// Keeps it. A database that fails costs the next turn its memory, not this answer its end.
+    async fn put(mut self, finished: Finished) {
+        match finished.stored.output_messages() {
+            Ok(output) => self.messages.extend(output),
+            Err(error) => tracing::error!(%error, "an answer's own items"),
+        }
+        let (Ok(messages), Ok(body)) = (
+            serde_json::to_string(&self.messages),
+            serde_json::to_string(&finished.stored),
+        ) else {
+            return;
+        };
+        let row = ResponseRow {
+            id: self.id,
+            kind: KIND,
+            parent: self.parent,
+            model: self.model,
+            created_ms: telemetry::now_ms(),
+            messages,
+            body,
+        };
+        if let Err(error) = self.store.put_response(row).await {
+            tracing::error!(%error, "keeping an answer");
+        }
+    }
+}
+
+/// The events of one response. The last one waits until the answer is kept: a client may continue from it at once.
+struct EventBody {
+    step: Step,
+    coder: ResponseStream,
+    out: Vec<u8>,
+    keep: Option<Keep>,
+}
+
+enum Step {
+    Running(UpstreamBody),
+    /// The engine is done, the last event is due.
+    Ended,
+    Keeping(BoxFuture<'static, ()>),
+    Last,
+    Done,
+}
+
+impl HttpBody for EventBody {
+    type Data = Bytes;
+    type Error = RunnerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
+        let this = self.get_mut();
+        loop {
+            if !this.out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))));
+            }
+            match &mut this.step {
+                Step::Running(upstream) => {
+                    if ready!(relay::push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
+                        this.step = Step::Ended;
+                    }
+                }
+                Step::Ended => {
+                    let finished = this.coder.settle(&mut this.out);
+                    this.step = match (finished, this.keep.take()) {
+                        (Some(finished), Some(keep)) => Step::Keeping(Box::pin(keep.put(finished))),
+                        _ => Step::Last,
+                    };
+                }
+                Step::Keeping(keeping) => {
+                    ready!(keeping.as_mut().poll(cx));
+                    this.step = Step::Last;
+                }
+                Step::Last => {
+                    this.coder.finish(&mut this.out);
+                    this.step = Step::Done;
+                }
+                Step::Done => return Poll::Ready(None),
+            }
+        }
+    }
 }
