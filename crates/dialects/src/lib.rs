@@ -19,6 +19,7 @@ pub mod engine;
 pub mod images;
 pub mod llamarunner;
 pub mod lmstudio_rest;
+pub mod lmstudio_ws;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;

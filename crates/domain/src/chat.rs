@@ -209,6 +209,8 @@ pub struct Usage {
 pub struct TokenLogprob {
     /// The token's text.
     pub token: String,
+    /// Its number in the vocabulary, where the engine says it.
+    pub id: Option<i64>,
     /// Natural logarithm of its probability.
     pub logprob: f64,
     /// Its UTF-8 bytes.

@@ -314,6 +314,7 @@ fn token_logprob(token: TokenProb<'_>) -> TokenLogprob {
     TokenLogprob {
         bytes: token.bytes.unwrap_or_else(|| text.as_bytes().to_vec()),
         token: text.into_owned(),
+        id: token.id,
         // The engine's null stands for minus infinity; the lowest finite number keeps the reply valid JSON.
         logprob: token.logprob.unwrap_or(f64::from(f32::MIN)),
         top: token.top_logprobs.into_iter().flatten().map(token_logprob).collect(),

@@ -150,6 +150,8 @@ pub(super) struct Logprobs<'a> {
 pub(super) struct TokenProb<'a> {
     #[serde(borrow, default)]
     pub(super) token: Text<'a>,
+    #[serde(default)]
+    pub(super) id: Option<i64>,
     /// The engine writes null for a probability of zero.
     #[serde(default)]
     pub(super) logprob: Option<f64>,
