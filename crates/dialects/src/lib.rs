@@ -17,6 +17,7 @@
 pub mod anthropic;
 pub mod engine;
 pub mod images;
+pub mod llamacpp;
 pub mod llamarunner;
 pub mod lmstudio_rest;
 pub mod lmstudio_ws;
@@ -29,10 +30,12 @@ pub mod sse;
 mod clock;
 mod json;
 mod rendered;
+mod stream_form;
 mod transcoder;
 mod view;
 
 pub use clock::{Clock, rfc3339, rfc3339_seconds};
 pub use rendered::Rendered;
+pub use stream_form::StreamForm;
 pub use transcoder::Transcoder;
 pub use view::ModelView;

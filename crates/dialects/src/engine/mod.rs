@@ -17,7 +17,7 @@ pub use error::error_from_response;
 pub(crate) use error::error_from_value;
 pub use guard::{check_schema, check_schema_bytes};
 pub use replies::{
-    Embeddings, detokenize_body, embeddings_body, parse_content, parse_embeddings, parse_prompt, parse_tokens,
+    Embeddings, detokenize_body, embeddings_body, parse_content, parse_embeddings, parse_input_tokens, parse_prompt, parse_tokens,
     tokenize_body,
 };
 pub use request::{Limits, apply_template_body, chat_body, completion_body, drop_oldest, infill_body};
@@ -32,6 +32,8 @@ pub const COMPLETION: &str = "/completion";
 pub const INFILL: &str = "/infill";
 /// Path for [`apply_template_body`].
 pub const APPLY_TEMPLATE: &str = "/apply-template";
+/// Path that counts the tokens of a chat; takes [`apply_template_body`], answers [`parse_input_tokens`].
+pub const COUNT_CHAT: &str = "/v1/chat/completions/input_tokens";
 /// Path for [`tokenize_body`].
 pub const TOKENIZE: &str = "/tokenize";
 /// Path for [`detokenize_body`].

@@ -17,6 +17,18 @@ pub fn parse_prompt(body: &[u8]) -> Result<String, RunnerError> {
     parse::<Reply>(body).map(|reply| reply.prompt)
 }
 
+/// `{"input_tokens": n}` of [`super::COUNT_CHAT`].
+///
+/// # Errors
+/// `EngineFailed` when the answer has another shape.
+pub fn parse_input_tokens(body: &[u8]) -> Result<u64, RunnerError> {
+    #[derive(Deserialize)]
+    struct Reply {
+        input_tokens: u64,
+    }
+    parse::<Reply>(body).map(|reply| reply.input_tokens)
+}
+
 /// Body for `/tokenize`. `special`: add BOS as the model wants it. Special tokens in the text are always parsed.
 pub fn tokenize_body(text: &str, special: bool) -> Vec<u8> {
     #[derive(Serialize)]

@@ -1,41 +1,53 @@
+//! What is looked at in a body before it is relayed: what the engine gets wrong, ignores or would be hurt by.
+
 use std::borrow::Cow;
 
 use domain::RunnerError;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
+use super::choice;
+use super::fields::{invalid, missing, unsupported, wrong_type};
+use super::messages;
+use super::responses::{bad_effort, effort};
 use crate::engine::check_schema_bytes;
-use crate::peek::{Key, Peeked};
+use crate::peek::{Field, Key, Peeked};
 
 /// Changes to make to a body before it is relayed; use with [`crate::peek::rewrite`].
 pub type Edits = Vec<(Key, Vec<u8>)>;
 
+/// Most answers of one request (OpenAI's limit).
+const MAX_N: i64 = 128;
+/// Most alternatives per token (OpenAI's limit).
+const MAX_TOP_LOGPROBS: i64 = 20;
+
 /// Checks a chat body where the engine is wrong or would be hurt (promise H8; engine guide 8). Ok holds the changes to make:
-/// clamps, and `tool_choice` objects that name a function, which the engine ignores.
+/// clamps, and forms of a field that the engine does not know.
 ///
 /// # Errors
-/// `InvalidRequest` with `param` and `code` set.
+/// `InvalidRequest` with `param` and `code` set; fields that would change the answer and cannot be honoured are named.
 pub fn check_chat(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
-    let Some(messages) = peeked.get(Key::Messages) else {
+    let Some(list) = peeked.get(Key::Messages) else {
         return Err(missing("messages"));
     };
-    if !messages.is_array() {
-        return Err(RunnerError::invalid("'messages' must be an array")
-            .param("messages")
-            .code("invalid_type"));
+    if !list.is_array() {
+        return Err(wrong_type("messages", "an array"));
     }
-    if messages.is_empty() {
-        return Err(RunnerError::invalid("[] is too short - 'messages'")
-            .param("messages")
-            .code("invalid_value"));
+    if list.is_empty() {
+        return Err(invalid("messages", "[] is too short - 'messages'"));
     }
-    check_images(messages.raw)?;
+    refuse_chat(peeked)?;
     let mut edits = common(peeked)?;
-    tool_choice(peeked, &mut edits)?;
+    if let Some(messages) = messages::check(list.raw)? {
+        edits.push((Key::Messages, messages));
+    }
+    choice::tool_choice(peeked, &mut edits)?;
+    response_format(peeked)?;
+    chat_logprobs(peeked, &mut edits)?;
+    thinking(peeked, &mut edits)?;
     Ok(edits)
 }
 
-/// Checks a `/v1/completions` body.
+/// Checks what all forms of `/v1/completions` share; [`super::completion`] decides how it is served.
 ///
 /// # Errors
 /// As [`check_chat`].
@@ -52,12 +64,24 @@ pub fn check_completion(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
 /// As [`check_chat`].
 pub fn check_embeddings(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     match peeked.get(Key::Input) {
-        None => Err(missing("input")),
-        Some(input) if input.is_array() && input.is_empty() => Err(RunnerError::invalid("invalid input")
-            .param("input")
-            .code("invalid_value")),
-        Some(_) => Ok(Vec::new()),
+        None if peeked.is_null(Key::Input) => return Err(invalid("input", "invalid input")),
+        None => return Err(missing("input")),
+        Some(input) if input.is_array() && input.is_empty() => return Err(invalid("input", "invalid input")),
+        Some(input) if !(input.is_array() || input.is_string()) => return Err(invalid("input", "invalid input")),
+        Some(_) => {}
     }
+    if let Some(format) = peeked.get(Key::EncodingFormat)
+        && !matches!(format.as_str().as_deref(), Some("float" | "base64"))
+    {
+        let given = format
+            .as_str()
+            .unwrap_or_else(|| String::from_utf8_lossy(format.raw));
+        return Err(invalid(
+            "encoding_format",
+            format!("Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64']."),
+        ));
+    }
+    Ok(Edits::new())
 }
 
 /// Checks a rerank body.
@@ -67,92 +91,71 @@ pub fn check_embeddings(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
 pub fn check_rerank(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     match peeked.get(Key::Query) {
         None => return Err(missing("query")),
-        Some(query) if !query.is_string() => {
-            return Err(RunnerError::invalid("'query' must be a string")
-                .param("query")
-                .code("invalid_type"));
-        }
+        Some(query) if !query.is_string() => return Err(wrong_type("query", "a string")),
         Some(_) => {}
     }
     match peeked.get(Key::Documents) {
         None => Err(missing("documents")),
         Some(documents) if !documents.is_array() || documents.is_empty() => {
-            Err(RunnerError::invalid("'documents' must be a non-empty array")
-                .param("documents")
-                .code("invalid_value"))
+            Err(invalid("documents", "'documents' must be a non-empty array"))
         }
-        Some(_) => Ok(Vec::new()),
+        Some(_) => Ok(Edits::new()),
     }
 }
 
-/// The engine fetches `http(s):` and opens `file:` URLs itself: a way into the caller's network and disk, so only data URLs
-/// pass (Ollama contract 7.2, LM Studio contract 4.2). Bodies without images cost one search.
-fn check_images(messages: &[u8]) -> Result<(), RunnerError> {
-    if memchr::memmem::find(messages, b"image_url").is_none() {
-        return Ok(());
+/// How many answers a request wants.
+///
+/// # Errors
+/// `InvalidRequest` for anything but a small whole number.
+pub fn answers(peeked: &Peeked<'_>) -> Result<u32, RunnerError> {
+    let Some(n) = peeked.get(Key::N) else { return Ok(1) };
+    match n.as_i64() {
+        Some(n @ 1..=MAX_N) => Ok(n as u32),
+        Some(_) => Err(invalid("n", format!("'n' must be between 1 and {MAX_N}"))),
+        None => Err(wrong_type("n", "an integer")),
     }
-    let Ok(list) = serde_json::from_slice::<Vec<ImageMessage<'_>>>(messages) else {
-        return Ok(());
-    };
-    let parts = list
-        .iter()
-        .filter_map(|message| message.content.as_ref())
-        .flat_map(|content| match content {
-            Content::Parts(parts) => parts.as_slice(),
-            Content::Other(_) => &[],
-        });
-    for url in parts.filter_map(|part| part.image_url.as_ref()) {
-        let url = match url {
-            ImageUrl::Object { url } | ImageUrl::Text(url) => url,
-            ImageUrl::Other(_) => continue,
-        };
-        if !url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:")) {
-            return Err(RunnerError::invalid(
-                "image URLs are not currently supported, please use base64 encoded data instead: 'url' field must be a base64 \
-                 encoded image",
-            )
-            .param("messages")
-            .code("invalid_value"));
+}
+
+/// More answers than the model runs at a time cannot be had from one request.
+pub fn too_many_answers(parallel: u32) -> RunnerError {
+    unsupported(
+        "n",
+        format!("'n' may be at most {parallel} for this model: it answers {parallel} requests at a time."),
+    )
+}
+
+/// Fields that change the answer and that nothing here can honour.
+fn refuse_chat(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
+    for (key, instead) in [
+        (Key::Audio, "the models here answer in text"),
+        (Key::Functions, "use 'tools'"),
+        (Key::FunctionCall, "use 'tool_choice'"),
+        (Key::WebSearchOptions, "there is no web search here"),
+        (Key::Preset, "there are no presets here"),
+    ] {
+        if peeked.get(key).is_some_and(|field| !field.is_empty()) {
+            let name = key.as_str();
+            return Err(unsupported(name, format!("'{name}' is not supported here: {instead}.")));
         }
+    }
+    if let Some(modalities) = peeked.get(Key::Modalities) {
+        let wanted: Vec<Cow<'_, str>> = serde_json::from_slice(modalities.raw).unwrap_or_default();
+        if wanted.iter().any(|word| word != "text") {
+            return Err(unsupported(
+                "modalities",
+                "'modalities' may only be ['text'] here: the models answer in text.",
+            ));
+        }
+    }
+    if let Some(verbosity) = peeked.get(Key::Verbosity)
+        && verbosity.as_str().is_none_or(|word| word != "medium")
+    {
+        return Err(unsupported(
+            "verbosity",
+            "'verbosity' is not supported here; say it in a message.",
+        ));
     }
     Ok(())
-}
-
-#[derive(Deserialize)]
-struct ImageMessage<'a> {
-    #[serde(borrow, default)]
-    content: Option<Content<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content<'a> {
-    #[serde(borrow)]
-    Parts(Vec<ImagePart<'a>>),
-    Other(IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct ImagePart<'a> {
-    #[serde(borrow, default)]
-    image_url: Option<ImageUrl<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ImageUrl<'a> {
-    Object {
-        #[serde(borrow)]
-        url: Cow<'a, str>,
-    },
-    Text(#[serde(borrow)] Cow<'a, str>),
-    Other(IgnoredAny),
-}
-
-fn missing(name: &str) -> RunnerError {
-    RunnerError::invalid(format!("'{name}' field is required"))
-        .param(name)
-        .code("missing_required_parameter")
 }
 
 /// Numbers the engine must not see out of range: (key, lowest, highest).
@@ -169,11 +172,8 @@ fn common(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     let mut edits = Edits::new();
     for (key, lowest, highest) in RANGES {
         let Some(field) = peeked.get(key) else { continue };
-        let name = key.as_str();
         let Some(number) = field.as_f64() else {
-            return Err(RunnerError::invalid(format!("'{name}' must be an integer"))
-                .param(name)
-                .code("invalid_type"));
+            return Err(wrong_type(key.as_str(), "an integer"));
         };
         let clamped = number.clamp(lowest as f64, highest as f64);
         if clamped.to_bits() != number.to_bits() {
@@ -189,46 +189,80 @@ fn common(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
             check_schema_bytes(field.raw).map_err(|error| error.param(key.as_str()))?;
         }
     }
+    answers(peeked)?;
     Ok(edits)
 }
 
-/// The engine ignores an object that names a function and may call another tool. When the named tool exists, the others are
-/// taken out of the request and the choice becomes `required`, which the engine obeys.
-fn tool_choice(peeked: &Peeked<'_>, edits: &mut Edits) -> Result<(), RunnerError> {
-    let Some(choice) = peeked.get(Key::ToolChoice) else {
+/// The engine takes an unknown type for free text.
+fn response_format(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
+    let Some(field) = peeked.get(Key::ResponseFormat) else {
         return Ok(());
     };
-    let invalid = |message: &str| RunnerError::invalid(message).param("tool_choice").code("invalid_value");
-    if !choice.is_object() {
-        return match choice.as_str().as_deref() {
-            Some("none" | "auto" | "required") => Ok(()),
-            _ => Err(invalid(
-                "'tool_choice' must be 'none', 'auto', 'required' or an object that names a function",
-            )),
-        };
+    let format: Value = serde_json::from_slice(field.raw).unwrap_or_default();
+    let kind = format.get("type").and_then(Value::as_str);
+    match kind {
+        Some("text" | "json_object") => Ok(()),
+        Some("json_schema") if format.pointer("/json_schema/schema").is_some() => Ok(()),
+        Some("json_schema") => Err(missing("response_format.json_schema.schema").param("response_format")),
+        Some(other) => Err(unsupported(
+            "response_format",
+            format!("'response_format.type' '{other}' is not supported here; use text, json_object or json_schema."),
+        )),
+        None => Err(missing("response_format.type").param("response_format")),
     }
-    let parse = |raw| serde_json::from_slice::<serde_json::Value>(raw).unwrap_or_default();
-    let value = parse(choice.raw);
-    let name = value
-        .pointer("/function/name")
-        .or_else(|| value.get("name"))
-        .and_then(serde_json::Value::as_str);
-    let Some(name) = name else {
-        return Err(invalid("'tool_choice.function.name' is required"));
+}
+
+/// The engine's own default is twenty alternatives, and none for zero: nothing at all then.
+fn chat_logprobs(peeked: &Peeked<'_>, edits: &mut Edits) -> Result<(), RunnerError> {
+    let wanted = match peeked.get(Key::Logprobs) {
+        None => false,
+        Some(field) => field.as_bool().ok_or_else(|| wrong_type("logprobs", "a boolean"))?,
     };
-    let tools = peeked.get(Key::Tools).map(|tools| parse(tools.raw)).unwrap_or_default();
-    let named = tools
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|tool| tool.pointer("/function/name").and_then(serde_json::Value::as_str) == Some(name));
-    let Some(tool) = named else {
-        return Err(invalid(&format!(
-            "'tool_choice' names '{name}', which is not in 'tools'"
-        )));
+    let top = match peeked.get(Key::TopLogprobs) {
+        None => 0,
+        Some(field) => match field.as_i64() {
+            Some(top @ 0..=MAX_TOP_LOGPROBS) => top,
+            Some(_) => return Err(invalid("top_logprobs", "top_logprobs must be between 0 and 20")),
+            None => return Err(wrong_type("top_logprobs", "an integer")),
+        },
     };
-    edits.push((Key::Tools, crate::json::to_vec(&[tool])));
-    edits.push((Key::ToolChoice, b"\"required\"".to_vec()));
+    if wanted && top == 0 {
+        edits.push((Key::TopLogprobs, b"1".to_vec()));
+    }
+    Ok(())
+}
+
+/// `reasoning_effort`, its object form and Ollama's `think`, in the words that templates know (Ollama contract 7.2).
+fn thinking(peeked: &Peeked<'_>, edits: &mut Edits) -> Result<(), RunnerError> {
+    let parsed = |field: Field<'_>| serde_json::from_slice::<Value>(field.raw).unwrap_or_default();
+    let (name, given) = if let Some(field) = peeked.get(Key::ReasoningEffort) {
+        ("reasoning_effort", field.as_str().map(Cow::into_owned))
+    } else if let Some(field) = peeked.get(Key::Reasoning) {
+        let word = parsed(field).get("effort").and_then(Value::as_str).map(str::to_owned);
+        let Some(word) = word else { return Ok(()) };
+        ("reasoning.effort", Some(word))
+    } else if let Some(field) = peeked.get(Key::Think) {
+        match field.as_bool() {
+            Some(true) => {
+                if peeked.get(Key::ChatTemplateKwargs).is_none() {
+                    edits.push((Key::ChatTemplateKwargs, br#"{"enable_thinking":true}"#.to_vec()));
+                }
+                return Ok(());
+            }
+            Some(false) => ("think", Some("none".to_owned())),
+            None => ("think", field.as_str().map(Cow::into_owned)),
+        }
+    } else {
+        return Ok(());
+    };
+    let given = given.ok_or_else(|| wrong_type(name, "a string"))?;
+    let word = match given.as_str() {
+        "none" => "none",
+        other => effort(other).ok_or_else(|| bad_effort(name, other))?,
+    };
+    if name != "reasoning_effort" || word != given {
+        edits.push((Key::ReasoningEffort, format!("\"{word}\"").into_bytes()));
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod relay;
 mod rerank;
 pub mod responses;
 
+pub(crate) use check::common;
 pub use check::{Edits, check_chat, check_completion, check_embeddings, check_rerank};
 pub use error::{error, error_value, status};
 pub(crate) use media::image as data_image;

@@ -2,21 +2,32 @@ use domain::RunnerError;
 use serde_json::json;
 
 use super::error::error_value;
-use crate::{engine, json::to_vec, sse};
+use crate::{StreamForm, engine, json::to_vec, sse};
 
 /// How an error inside a stream is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamErrorForm {
     /// `data: {"error":{…}}`, then the connection ends without `[DONE]` (promise H3).
     OpenAi,
+    /// llama-server's: as OpenAI's, with its own words and a number as `code`.
+    LlamaCpp,
     /// LM Studio contract 8: `event: error` with `data: {"error":{…},"message":"…"}`, then `data: [DONE]`.
     LmStudio,
+}
+
+impl StreamForm for StreamErrorForm {
+    fn fail(&self, error: &RunnerError, out: &mut Vec<u8>) {
+        stream_error(error, *self, out);
+    }
 }
 
 /// Appends the error frame.
 pub fn stream_error(error: &RunnerError, form: StreamErrorForm, out: &mut Vec<u8>) {
     match form {
         StreamErrorForm::OpenAi => sse::write_data(&to_vec(&json!({"error": error_value(error)})), out),
+        StreamErrorForm::LlamaCpp => {
+            sse::write_data(&to_vec(&json!({"error": crate::llamacpp::error_value(error)})), out);
+        }
         StreamErrorForm::LmStudio => {
             let body = to_vec(&json!({"error": error_value(error), "message": error.message}));
             sse::write_event("error", &body, out);
@@ -35,6 +46,25 @@ pub struct RelayTail {
     tail: [u8; TAIL],
     length: usize,
     ended: bool,
+    /// For streams that end with a last event instead of `[DONE]`.
+    native: Option<NativeEnd>,
+}
+
+/// llama-server's own completion streams: every answer ends with an event that says `"stop":true`.
+#[derive(Debug, Default)]
+struct NativeEnd {
+    splitter: sse::SseSplitter,
+    stopped: bool,
+}
+
+impl NativeEnd {
+    fn observe(&mut self, chunk: &[u8]) {
+        let stopped = &mut self.stopped;
+        self.splitter.push(chunk, |event| {
+            // Inside a string the quotes would be escaped.
+            *stopped = memchr::memmem::find(event.data, br#""stop":true"#).is_some();
+        });
+    }
 }
 
 impl RelayTail {
@@ -43,8 +73,19 @@ impl RelayTail {
         Self::default()
     }
 
+    /// A watcher for a stream of `/completion` or `/infill`.
+    pub fn native() -> Self {
+        Self {
+            native: Some(NativeEnd::default()),
+            ..Self::default()
+        }
+    }
+
     /// Sees a relayed chunk.
     pub fn observe(&mut self, chunk: &[u8]) {
+        if let Some(native) = &mut self.native {
+            native.observe(chunk);
+        }
         if let Some(last) = chunk.len().checked_sub(TAIL) {
             self.tail.copy_from_slice(&chunk[last..]);
             self.length = TAIL;
@@ -56,8 +97,11 @@ impl RelayTail {
         self.length = kept + chunk.len();
     }
 
-    /// The last event was `data: [DONE]`.
+    /// The last event was `data: [DONE]`, or the last one of llama-server's own form.
     pub fn complete(&self) -> bool {
+        if self.native.as_ref().is_some_and(|native| native.stopped) {
+            return true;
+        }
         let seen = self.seen().trim_ascii_end();
         seen.ends_with(b"data: [DONE]") || seen.ends_with(b"data:[DONE]")
     }

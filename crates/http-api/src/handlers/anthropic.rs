@@ -1,14 +1,114 @@
-//! Anthropic's `/v1/messages`.
+//! Anthropic's `/v1/messages` (Ollama contract 8, LM Studio contract 5).
 
-use domain::{ErrorKind, RunnerError};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use dialects::anthropic::{self, Call, Job, MessageStream, ReplyHead};
+use dialects::engine::{self, Wire};
+use dialects::Rendered;
+use domain::chat::{ChatRequest, Part};
+use domain::{EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::Answer;
+use super::lease::{EngineCalls, Wish, lease, target};
+use super::ollama::{collect, count_stream, limits};
 use crate::dispatch::Cx;
+use crate::errors::{anthropic_id, json};
+use crate::relay;
+use crate::routes::Operation as Op;
+
+/// What an image counts for when the engine cannot count it.
+const IMAGE_TOKENS: u64 = 768;
 
 /// The operations of this family.
-#[expect(clippy::unused_async, reason = "filled in by its owner")]
-pub(super) async fn run(_cx: &Cx, _parts: &Parts, _body: Incoming) -> Answer {
-    Err(RunnerError::new(ErrorKind::Unsupported, "Not served yet."))
+pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    let body = cx.collect(body).await?;
+    if cx.route.operation == Op::CountTokens {
+        return count(cx, parts, &body).await;
+    }
+    messages(cx, parts, &body).await
+}
+
+/// `POST /v1/messages`.
+async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
+    let call = Call::parse(body)?;
+    let entry = find(cx, &call.model)?;
+    let (model, stream, caches) = (call.model.clone(), call.stream, call.caches);
+    let Job {
+        request,
+        estimated_tokens,
+    } = call.plan(&entry)?;
+    count_stream(cx, stream)?;
+    let lease = lease(cx, parts, &entry, wish()).await?;
+    let calls = EngineCalls::new(cx, &lease);
+    let head = ReplyHead {
+        id: message_id(),
+        model,
+        stops: request.sampling.stop.clone(),
+        caches,
+        estimated_tokens,
+        request_id: cx.request_id().as_ref().map(anthropic_id),
+    };
+    let body = engine::chat_body(&request, limits(&lease))?;
+    let upstream = calls.send(engine::CHAT, body).await?.into_body();
+    if stream {
+        return relay::translated(upstream, MessageStream::new(head), Rendered::SSE).await;
+    }
+    let answer = collect(upstream, Wire::Chat).await?;
+    Ok(json(cx.route.dialect, anthropic::reply(&head, &answer)))
+}
+
+/// `POST /v1/messages/count_tokens`: with the model's own template and tokens, system prompt and tools included.
+async fn count(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
+    let call = Call::parse_count(body)?;
+    let entry = if call.model.is_empty() {
+        target(cx, None)?.entry
+    } else {
+        find(cx, &call.model)?
+    };
+    let Job { request, .. } = call.plan(&entry)?;
+    let lease = lease(cx, parts, &entry, wish()).await?;
+    let calls = EngineCalls::new(cx, &lease);
+    let tokens = match calls
+        .ask(engine::COUNT_CHAT, engine::apply_template_body(&request)?)
+        .await
+    {
+        Ok(answer) => engine::parse_input_tokens(&answer)?,
+        // An engine without that route.
+        Err(error) if error.kind == ErrorKind::Unsupported => {
+            let prompt = calls.render(&request).await?;
+            calls.tokenize(&prompt, true).await?.len() as u64 + images(&request) * IMAGE_TOKENS
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(json(cx.route.dialect, anthropic::count_reply(tokens)))
+}
+
+fn images(request: &ChatRequest) -> u64 {
+    let parts = request.messages.iter().flat_map(|message| &message.parts);
+    parts.filter(|part| matches!(part, Part::Image { .. })).count() as u64
+}
+
+/// The model of a request: a name, or the only loaded one where the LM Studio port allows that.
+fn find(cx: &Cx, name: &str) -> Result<Arc<ModelEntry>, RunnerError> {
+    target(cx, Some(name)).map(|target| target.entry)
+}
+
+fn wish() -> Wish {
+    Wish {
+        launch: LaunchOptions {
+            mode: Some(EngineMode::Completion),
+            ..LaunchOptions::default()
+        },
+        ..Wish::default()
+    }
+}
+
+/// `msg_` and 24 hexadecimal digits.
+fn message_id() -> String {
+    let random = || RandomState::new().hash_one(0u8);
+    format!("msg_{:016x}{:08x}", random(), random() >> 32)
 }

@@ -1,0 +1,28 @@
+use domain::RunnerError;
+
+use crate::openai::{Edits, check_chat, common};
+use crate::peek::{Key, Peeked};
+
+/// Checks a body for `/completion`, `/infill` or `/embedding`: what the engine cannot survive is refused or clamped
+/// (promise H8). A slot may be named, if it is there: the engine would wait for ever for another one.
+///
+/// # Errors
+/// `InvalidRequest` naming the field.
+pub fn check_native(peeked: &Peeked<'_>, slots: u32) -> Result<Edits, RunnerError> {
+    let mut edits = common(peeked)?;
+    let slot = peeked.get(Key::IdSlot).and_then(|field| field.as_i64());
+    if slot.is_some_and(|slot| (-1..i64::from(slots)).contains(&slot)) {
+        edits.retain(|(key, _)| *key != Key::IdSlot);
+    }
+    Ok(edits)
+}
+
+/// Checks a chat body that is only rendered or counted: image addresses would be fetched by the engine. What is no chat is
+/// the engine's to refuse.
+///
+/// # Errors
+/// `InvalidRequest` naming the field.
+pub fn check_template(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
+    let chat = peeked.get(Key::Messages).is_some_and(|messages| messages.is_array() && !messages.is_empty());
+    if chat { check_chat(peeked).map(drop) } else { Ok(()) }
+}

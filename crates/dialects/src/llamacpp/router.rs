@@ -1,0 +1,139 @@
+use std::collections::HashMap;
+
+use domain::{EventKind, InstanceView, JobState, ModelState, RunnerError};
+use serde_json::{Map, Value, json};
+
+use crate::{json::to_vec, sse};
+
+/// The model of a `POST /models/load` or `/models/unload` body: llama.cpp's `{"model"}` or Kronk's `{"id"}` (management
+/// contract 6.1).
+///
+/// # Errors
+/// `InvalidRequest` when neither is a name.
+pub fn model_of_call(body: &[u8]) -> Result<String, RunnerError> {
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| RunnerError::invalid(format!("The request body is not valid JSON: {error}")))?;
+    let name = value.get("model").or_else(|| value.get("id")).and_then(Value::as_str);
+    match name.map(str::trim) {
+        Some(name) if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err(RunnerError::invalid("model must be a non-empty string").param("model")),
+    }
+}
+
+/// Answer of `/models/load`.
+pub fn load_reply(id: &str) -> Vec<u8> {
+    to_vec(&json!({"success": true, "status": "loading", "id": id}))
+}
+
+/// Answer of `/models/unload`, in both forms.
+pub fn unload_reply(id: &str) -> Vec<u8> {
+    to_vec(&json!({"success": true, "status": "unloaded", "id": id}))
+}
+
+/// What `/props` without a model says of this server.
+#[derive(Debug, Clone, Default)]
+pub struct RouterFacts {
+    /// Most models loaded at once.
+    pub max_instances: usize,
+    /// Models are loaded on demand.
+    pub autoload: bool,
+    /// Build of the engine, `b11549`.
+    pub build: String,
+}
+
+/// `GET /props` without a model: the router's form, laid over what the engine of the only loaded model says (`engine`), so
+/// that tools for a single llama-server find what they look for.
+pub fn router_props(facts: &RouterFacts, engine: Option<&[u8]>) -> Vec<u8> {
+    let mut props: Map<String, Value> = engine
+        .and_then(|body| serde_json::from_slice(body).ok())
+        .unwrap_or_default();
+    if props.is_empty() {
+        props.insert("model_alias".into(), "llama-runner".into());
+        props.insert("model_path".into(), "none".into());
+        props.insert("default_generation_settings".into(), json!({"params": null, "n_ctx": 0}));
+    }
+    props.insert("role".into(), "router".into());
+    props.insert("max_instances".into(), facts.max_instances.into());
+    props.insert("models_autoload".into(), facts.autoload.into());
+    props.entry("ui_settings").or_insert_with(|| json!({}));
+    props.entry("build_info").or_insert_with(|| facts.build.as_str().into());
+    props.insert("cors_proxy_enabled".into(), false.into());
+    to_vec(&props)
+}
+
+/// Our events as the frames of `GET /models/sse`. Of one reader: remembers what it was told, because an instance is
+/// announced more often than its state changes.
+#[derive(Debug, Default)]
+pub struct ModelChanges {
+    told: HashMap<String, Value>,
+    finished: HashMap<String, JobState>,
+}
+
+impl ModelChanges {
+    /// Appends the frames of one event. `name` gives the listed name of a model.
+    pub fn write(&mut self, event: &EventKind, name: impl Fn(&domain::ModelKey) -> String, out: &mut Vec<u8>) {
+        match event {
+            EventKind::Instance { instance } => {
+                if let Some(status) = status(instance) {
+                    self.tell(&name(&instance.model), status, out);
+                }
+            }
+            EventKind::InstanceGone { model } => self.tell(&name(model), json!({"status": "unloaded"}), out),
+            EventKind::ModelFailed { model, reason } => {
+                let status = json!({"status": "unloaded", "failed": true, "exit_code": 1, "reason": reason});
+                self.tell(&name(model), status, out);
+            }
+            EventKind::CatalogChanged { .. } => frame(&json!({"model": "*", "event": "models_reload"}), out),
+            EventKind::Download { job } => {
+                let name = job.model.as_deref().unwrap_or(&job.name);
+                let event = match job.state {
+                    JobState::Completed => "download_finished",
+                    JobState::Failed | JobState::Cancelled => "download_failed",
+                    _ => "download_progress",
+                };
+                if job.state.is_final() && self.finished.insert(job.id.0.clone(), job.state) == Some(job.state) {
+                    return;
+                }
+                let files = job
+                    .files
+                    .iter()
+                    .map(|file| (file.name.clone(), json!({"done": file.done, "total": file.size})));
+                let data: Map<String, Value> = files.collect();
+                frame(&json!({"model": name, "event": event, "data": data}), out);
+            }
+            EventKind::Config { .. } | EventKind::Requests { .. } | EventKind::Log { .. } | EventKind::ShuttingDown => {}
+        }
+    }
+
+    /// One change under both names it has: the documented `model_status`, and `status_change`, which is what routers send.
+    fn tell(&mut self, model: &str, status: Value, out: &mut Vec<u8>) {
+        if self.told.get(model) == Some(&status) {
+            return;
+        }
+        for event in ["model_status", "status_change"] {
+            frame(&json!({"model": model, "event": event, "data": status}), out);
+        }
+        self.told.insert(model.to_owned(), status);
+    }
+}
+
+fn frame(event: &Value, out: &mut Vec<u8>) {
+    sse::write_data(&to_vec(event), out);
+}
+
+/// llama.cpp's words for a state (management contract 7.1). `None`: the end of the process says it.
+fn status(instance: &InstanceView) -> Option<Value> {
+    Some(match &instance.state {
+        ModelState::Queued => json!({"status": "loading"}),
+        ModelState::Loading { progress } => json!({
+            "status": "loading",
+            "progress": {"stages": ["text_model"], "current": "text_model", "value": progress},
+        }),
+        ModelState::Ready | ModelState::Draining => json!({
+            "status": "loaded",
+            "info": {"n_ctx": instance.launch.context, "n_slots": instance.launch.parallel},
+        }),
+        ModelState::Unloaded => json!({"status": "unloaded"}),
+        ModelState::Failed(_) => return None,
+    })
+}
