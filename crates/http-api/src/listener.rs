@@ -225,7 +225,7 @@ pub(crate) struct Listener {
     pub(crate) flavour: Flavour,
     pub(crate) state: Arc<ApiState>,
     pub(crate) cancel: CancellationToken,
-    tracker: TaskTracker,
+    pub(crate) tracker: TaskTracker,
     slots: Arc<Semaphore>,
     peers: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -259,13 +259,14 @@ impl Listener {
         let connection = Arc::new(Connection {
             listener: Arc::clone(self),
             peer,
+            _slot: slot,
         });
-        self.tracker.spawn(run(stream, connection, slot));
+        self.tracker.spawn(run(stream, connection));
     }
 }
 
-/// A place among the connections of a listener and of its peer.
-struct Slot {
+/// A place among the connections of a listener and of its peer, also for a connection that became a WebSocket.
+pub(crate) struct Slot {
     listener: Arc<Listener>,
     peer: IpAddr,
     _total: OwnedSemaphorePermit,
@@ -307,7 +308,7 @@ async fn refuse(mut stream: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(ANSWER)).await;
 }
 
-async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
+async fn run(stream: TcpStream, connection: Arc<Connection>) {
     let limits = connection.listener.state.limits();
     let io = TokioIo::new(Wire::new(stream, limits));
     let cancel = connection.listener.cancel.clone();
@@ -320,7 +321,8 @@ async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
         .serve_connection(
             io,
             service_fn(move |request| dispatch::answer(Arc::clone(&connection), request)),
-        );
+        )
+        .with_upgrades();
     let serving = std::pin::pin!(serving);
     let mut serving = Rewake::new(serving);
     let ended = tokio::select! {
@@ -333,7 +335,6 @@ async fn run(stream: TcpStream, connection: Arc<Connection>, slot: Slot) {
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
-    drop(slot);
 }
 
 #[cfg(test)]

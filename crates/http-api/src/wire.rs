@@ -20,6 +20,8 @@ pub(crate) struct Wire<S> {
     /// Checked bytes that did not fit the reader's buffer.
     ready: Vec<u8>,
     ready_at: usize,
+    /// What was refused, as it came: after an upgrade it is no HTTP.
+    refused: Vec<u8>,
     state: State,
     /// Longest time from the first byte of a head to its last, and from connecting to the first byte.
     head_timeout: Duration,
@@ -48,12 +50,25 @@ impl<S> Wire<S> {
             held: Vec::new(),
             ready: Vec::new(),
             ready_at: 0,
+            refused: Vec::new(),
             state: State::Silent,
             head_timeout: limits.head_timeout,
             timer: None,
             write_timeout: limits.write_timeout,
             write_timer: None,
         }
+    }
+
+    /// The socket, for a connection that is no HTTP any more, and what came in that hyper has not consumed; `unread` is what
+    /// hyper had read ahead.
+    pub(crate) fn into_raw(self, unread: &[u8]) -> (S, Vec<u8>) {
+        if self.state == State::Refused {
+            return (self.io, self.refused);
+        }
+        let mut early = unread.to_vec();
+        early.extend_from_slice(&self.ready[self.ready_at..]);
+        early.extend_from_slice(&self.held);
+        (self.io, early)
     }
 
     /// Waits for a head to complete, or for the very first byte, at most `head_timeout`.
@@ -164,6 +179,7 @@ impl<S> Wire<S> {
         self.state = State::Oversized;
         if let Verdict::Refuse(good) = verdict {
             // hyper answers 400 to a NUL wherever it stands: in a head, a chunk size or a trailer.
+            self.refused = input.clone();
             input.truncate(good);
             input.extend_from_slice(b"\0\r\n\r\n");
             self.state = State::Refused;
