@@ -136,6 +136,9 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// A comment between events: keeps a connection alive, is seen by no application.
+pub const KEEP_ALIVE: &[u8] = b": waiting\n\n";
+
 /// Appends one `data:` frame. `json` must hold no line breaks (compact JSON has none).
 pub fn write_data(json: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::listener::ConnectionLimits;
 use crate::settle::Settle;
+use crate::waiting::Silence;
 
 /// A streamed answer.
 pub(crate) type Streamed = Pin<Box<dyn HttpBody<Data = Bytes, Error = RunnerError> + Send>>;
@@ -26,6 +27,7 @@ enum Content {
 pub(crate) struct Body {
     content: Content,
     settle: Option<Box<Settle>>,
+    silence: Option<Box<Silence>>,
 }
 
 impl Body {
@@ -37,6 +39,7 @@ impl Body {
         Self {
             content: Content::Full(bytes.into()),
             settle: None,
+            silence: None,
         }
     }
 
@@ -44,7 +47,13 @@ impl Body {
         Self {
             content: Content::Streamed(Box::pin(body)),
             settle: None,
+            silence: None,
         }
+    }
+
+    /// Breaks long silences of a stream.
+    pub(crate) fn keep_alive(&mut self, silence: Silence) {
+        self.silence = Some(Box::new(silence));
     }
 
     /// Attaches what happens when the answer has been sent or dropped.
@@ -64,11 +73,20 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
         let this = self.get_mut();
-        let polled = match &mut this.content {
+        let mut polled = match &mut this.content {
             Content::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Streamed(body) => body.as_mut().poll_frame(cx),
         };
+        if let Some(silence) = &mut this.silence {
+            match &polled {
+                Poll::Pending => {
+                    polled = silence.poll(cx).map(|bytes| Some(Ok(Frame::data(bytes))));
+                }
+                Poll::Ready(Some(Ok(frame))) => silence.heard(frame.data_ref().map_or(&[], Bytes::as_ref)),
+                Poll::Ready(_) => {}
+            }
+        }
         // A body that says it is at its end is not polled again.
         let ended = matches!(polled, Poll::Ready(Some(Ok(_)))) && this.is_end_stream();
         if let Some(settle) = &mut this.settle {

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dialects::StreamForm;
 use domain::{RequestId, RunnerError};
 use futures_util::FutureExt;
 use http::header::{
@@ -25,17 +26,21 @@ use crate::body::{self, Body};
 use crate::errors::{self, Asker};
 use crate::guard::{self, Asked, Refusal};
 use crate::handlers;
+use crate::inflate;
 use crate::limits::Permit;
-use crate::listener::{Flavour, Listener};
-use crate::routes::{self, Class, Dialect, Found, Route, allow};
+use crate::listener::{Flavour, Listener, Slot};
+use crate::routes::{self, Class, Dialect, Found, Operation, Route, allow};
 use crate::settings::ApiSettings;
 use crate::settle::{End, Settle};
 use crate::state::ApiState;
+use crate::waiting::{self, Exchange, Handler};
 
 /// One client connection.
 pub(crate) struct Connection {
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
+    /// Given back when the last request of the connection, or the socket it became, is over.
+    pub(crate) _slot: Slot,
 }
 
 /// What a handler knows about its request besides head and body.
@@ -48,13 +53,17 @@ pub(crate) struct Cx {
     pub(crate) id: String,
     pub(crate) arrived: Instant,
     pub(crate) caller: Caller,
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Option<Arc<Permit>>,
     /// Valid `x-request-id` of the caller.
     pub(crate) given_id: Option<HeaderValue>,
     /// W3C trace context, passed on to the engine (promise O2).
     pub(crate) traceparent: Option<HeaderValue>,
-    /// The id of the lease, once there is one.
-    pub(crate) lease_id: OnceLock<RequestId>,
+    /// The first lease, once there is one.
+    pub(crate) granted: OnceLock<Granted>,
+    /// The id that the client was told before there was a lease.
+    told_id: OnceLock<HeaderValue>,
+    /// The stream that the answer will be.
+    form: OnceLock<Box<dyn StreamForm>>,
 }
 
 impl Cx {
@@ -84,12 +93,42 @@ impl Cx {
 
     /// The id in `x-request-id`: the caller's, else the lease's.
     pub(crate) fn request_id(&self) -> Option<HeaderValue> {
-        self.given_id.clone().or_else(|| {
-            self.lease_id
-                .get()
-                .and_then(|id| HeaderValue::from_str(&id.to_string()).ok())
-        })
+        self.given_id
+            .as_ref()
+            .or_else(|| self.told_id.get())
+            .cloned()
+            .or_else(|| {
+                self.granted
+                    .get()
+                    .and_then(|granted| HeaderValue::from_str(&granted.id.to_string()).ok())
+            })
     }
+
+    /// The answer will be a stream: counts it against the caller's limit of streams, and lets the client see life while it
+    /// waits. To be called as soon as the request is read and found good, before anything is waited for.
+    pub(crate) fn will_stream(&self, form: impl StreamForm + 'static) -> Result<(), RunnerError> {
+        if let Some(permit) = &self.permit {
+            permit.stream()?;
+        }
+        let _ = self.form.set(Box::new(form));
+        Ok(())
+    }
+
+    pub(crate) fn stream_form(&self) -> Option<&dyn StreamForm> {
+        self.form.get().map(Box::as_ref)
+    }
+}
+
+/// What is known of a request's lease.
+pub(crate) struct Granted {
+    pub(crate) id: RequestId,
+    /// Waited for the slot, the load left out.
+    pub(crate) queued: Duration,
+    pub(crate) load: Duration,
+    /// Tokens of the slot.
+    pub(crate) context: u32,
+    /// From asking the engine to the first byte of its answer.
+    pub(crate) first_byte: Arc<OnceLock<Duration>>,
 }
 
 /// Answers one request. Dropped when the client goes away: everything a handler holds goes with it (promise H1).
@@ -118,30 +157,35 @@ pub(crate) async fn answer(
     let mut response = match admit(&connection, &parts, &settings, &mut cors) {
         Err(refused) => *refused,
         Ok(admitted) => {
-            let mut cx = Cx {
+            let cx = Cx {
                 connection,
                 settings,
                 route: admitted.route,
                 id: admitted.id,
                 arrived,
                 caller: admitted.caller,
-                permit: admitted.permit,
+                permit: admitted.permit.map(Arc::new),
                 given_id,
                 traceparent: parts.headers.get("traceparent").cloned(),
-                lease_id: OnceLock::new(),
+                granted: OnceLock::new(),
+                told_id: OnceLock::new(),
+                form: OnceLock::new(),
             };
-            let handled = AssertUnwindSafe(handlers::run(&cx, &parts, body)).catch_unwind().await;
-            let result = handled.unwrap_or_else(|_| {
-                tracing::error!(path = parts.uri.path(), "a handler panicked");
-                Err(RunnerError::internal(
-                    "Something went wrong inside LlamaRunner. Its log says more.",
-                ))
-            });
+            let exchange = Arc::new(Exchange { cx, parts });
+            let (result, begun) = waiting::answer(handle(Arc::clone(&exchange), body), &exchange).await;
+            let cx = &exchange.cx;
             let mut response = result.unwrap_or_else(|error| {
                 settle.reason = Some(error.message.clone());
-                errors::render(&error, &cx.asker(&parts))
+                errors::render(&error, &cx.asker(&exchange.parts))
             });
-            settle.permit = cx.permit.take();
+            if begun {
+                // The engine's log is to show the id that the client sees.
+                let _ = cx.told_id.set(cx.request_id().unwrap_or_else(fresh_id));
+            } else {
+                waiting::watch(&mut response, &exchange);
+            }
+            waiting::write_headers(cx, &mut response);
+            settle.permit.clone_from(&cx.permit);
             if let Some(permit) = &settle.permit {
                 permit.write_headers(response.headers_mut());
             }
@@ -163,6 +207,20 @@ pub(crate) async fn answer(
     settle.status = response.status();
     finish(response.headers_mut(), &settle.request_id, cors);
     Ok(response.map(|body| body.settled_by(settle)))
+}
+
+/// The handler at work, owning all it needs.
+fn handle(exchange: Arc<Exchange>, body: Incoming) -> Handler {
+    let handling = async move { handlers::run(&exchange.cx, &exchange.parts, body).await };
+    let handling = AssertUnwindSafe(handling).catch_unwind().map(|handled| {
+        handled.unwrap_or_else(|_| {
+            tracing::error!("a handler panicked");
+            Err(RunnerError::internal(
+                "Something went wrong inside LlamaRunner. Its log says more.",
+            ))
+        })
+    });
+    Box::pin(handling)
 }
 
 struct Admitted {
@@ -230,7 +288,7 @@ fn admit(
         }
     };
     let render = |error: &RunnerError| Box::new(errors::render(error, &asker));
-    check_body_headers(&parts.headers, settings).map_err(|error| render(&error))?;
+    check_body_headers(&parts.headers, settings, hit.route.operation).map_err(|error| render(&error))?;
     let caller = access::authorise(parts, class).map_err(|error| render(&error))?;
     let mut permit = None;
     if class == Class::Inference && !guard::from_window(&asked) {
@@ -255,16 +313,12 @@ fn admit(
     })
 }
 
-/// Inflating a body could balloon (promise H6), and passing it on would be read differently by the engine.
-fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings) -> Result<(), RunnerError> {
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        let text = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        let error = RunnerError::invalid(format!(
-            "Content-Encoding '{text}' is not supported; send the body as it is."
-        ));
-        return Err(error.code("unsupported_encoding"));
+/// Inflating a body could balloon (promise H6), and passing it on would be read differently by the engine: only the route whose
+/// clients compress takes it, and inflates with a bound.
+fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings, operation: Operation) -> Result<(), RunnerError> {
+    if inflate::coding(headers)?.is_some() && operation != Operation::Responses {
+        let named = headers.get(CONTENT_ENCODING).map_or(&b""[..], HeaderValue::as_bytes);
+        return Err(inflate::refused(&String::from_utf8_lossy(named)));
     }
     let length = headers
         .get(CONTENT_LENGTH)
@@ -378,7 +432,8 @@ fn finish(headers: &mut HeaderMap, id: &HeaderValue, cors: Option<HeaderValue>) 
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(
-                "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-LlamaRunner-Model-Fallback",
+                "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-LlamaRunner-Model-Fallback, \
+                 X-LlamaRunner-Queue-Ms, X-LlamaRunner-Load-Ms, X-LlamaRunner-First-Token-Ms, X-LlamaRunner-Context",
             ),
         );
     }

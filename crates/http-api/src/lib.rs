@@ -23,6 +23,7 @@ mod settings;
 mod settle;
 mod sockets;
 mod state;
+mod waiting;
 mod wire;
 
 pub use listener::{Bound, ConnectionLimits, Flavour, ListenerProblem, ListenerSettings, bind, serve};
@@ -30,6 +31,7 @@ pub use port_holder::{Holder, port_holder};
 pub use routes::{Class, Dialect, Operation, ROUTES, Route, Verb};
 pub use settings::{ApiSettings, Limits, ListenerRules, LmStudioRules};
 pub use state::{ApiParts, ApiState, ConfigView, ListenerView, ListenersView};
+pub use waiting::WaitingRules;
 
 /// The route table, for documentation and coverage tests.
 pub fn routes() -> &'static [Route] {

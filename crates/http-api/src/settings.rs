@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use config::{Config, Proxy, RateLimits, UnknownModel};
+use config::{Config, Proxy, RateLimits, ReasoningField, UnknownModel};
 
 use crate::listener::{ConnectionLimits, Flavour};
+use crate::waiting::WaitingRules;
 
 /// Settings of this crate. Replaced as a whole with [`crate::ApiState::apply`]; requests keep the one they began with.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,8 @@ pub struct ApiSettings {
     pub max_body: usize,
     /// How long a stop asked for over the API lets running answers finish (`supervisor.drain_timeout_seconds`).
     pub drain: Duration,
+    /// When a stream that waits says so.
+    pub waiting: WaitingRules,
     /// Connection limits; those in effect when a listener starts to be served stay for its life.
     pub connections: ConnectionLimits,
     /// `proxies.ollama`.
@@ -66,6 +69,12 @@ pub struct LmStudioRules {
     pub use_single_loaded: bool,
     /// Errors of bad parameters are plain strings (contract 8).
     pub legacy_error_strings: bool,
+    /// Version of LM Studio whose behaviour is claimed (contract 1.2).
+    pub reported_version: String,
+    /// A repeated load over `/api/v1/models/load` starts a second instance (contract 7.2).
+    pub api_load_duplicates: bool,
+    /// Where chat completions put reasoning (contract 4.2).
+    pub reasoning_field: ReasoningField,
 }
 
 impl Default for LmStudioRules {
@@ -81,9 +90,6 @@ impl Default for LmStudioRules {
     }
 }
 
-/// The Ollama release whose contract we keep.
-const OLLAMA_VERSION: &str = "0.33.0";
-
 impl Default for ApiSettings {
     fn default() -> Self {
         Self::from_config(&Config::default())
@@ -98,6 +104,7 @@ impl ApiSettings {
         Self {
             max_body: (config.limits.json_body_mb as usize) << 20,
             drain: Duration::from_secs(config.supervisor.drain_timeout_seconds),
+            waiting: WaitingRules::default(),
             connections: ConnectionLimits {
                 total,
                 per_peer: total.min(defaults.per_peer),
@@ -113,8 +120,11 @@ impl ApiSettings {
                 cors: config.lmstudio.cors,
                 use_single_loaded: config.lmstudio.unknown_model == UnknownModel::UseSingleLoaded,
                 legacy_error_strings: config.lmstudio.legacy_error_strings,
+                reported_version: config.lmstudio.reported_version.clone(),
+                api_load_duplicates: config.lmstudio.api_load_duplicates,
+                reasoning_field: config.lmstudio.reasoning_field,
             },
-            ollama_version: OLLAMA_VERSION.into(),
+            ollama_version: domain::OLLAMA_VERSION.into(),
         }
     }
 
@@ -167,7 +177,8 @@ mod tests {
         assert_eq!(lmstudio("{}"), LmStudioRules::default());
         let all = lmstudio(
             r#"{"jit": false, "default_ttl": 5, "unknown_route_status": 200, "cors": true, "unknown_model": "error",
-                "legacy_error_strings": true}"#,
+                "legacy_error_strings": true, "reported_version": "9.9", "api_load_duplicates": true,
+                "reasoning_field": "inline"}"#,
         );
         assert_eq!(
             all,
@@ -178,6 +189,9 @@ mod tests {
                 cors: true,
                 use_single_loaded: false,
                 legacy_error_strings: true,
+                reported_version: "9.9".into(),
+                api_load_duplicates: true,
+                reasoning_field: ReasoningField::Inline,
             }
         );
     }

@@ -1,6 +1,7 @@
 //! The end of a request: one log event and the release of what it held.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Method, StatusCode};
@@ -19,7 +20,7 @@ pub(crate) struct Settle {
     pub(crate) status: StatusCode,
     /// Why the status is an error, in the product's words.
     pub(crate) reason: Option<String>,
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Option<Arc<Permit>>,
     pub(crate) bytes: u64,
     pub(crate) end: End,
 }

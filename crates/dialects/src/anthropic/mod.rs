@@ -8,9 +8,11 @@ mod models;
 mod reply;
 mod request;
 mod stream;
+mod waiting;
 
 pub use error::{error, error_body, stream_error};
 pub use models::{model, models_list};
 pub use reply::{ReplyHead, count_reply, reply};
 pub use request::{Call, Job};
 pub use stream::MessageStream;
+pub use waiting::MessageForm;

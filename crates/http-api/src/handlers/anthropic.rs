@@ -4,9 +4,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use dialects::anthropic::{self, Call, Job, MessageStream, ReplyHead};
-use dialects::engine::{self, Wire};
 use dialects::Rendered;
+use dialects::anthropic::{self, Call, Job, MessageForm, MessageStream, ReplyHead};
+use dialects::engine::{self, Wire};
 use domain::chat::{ChatRequest, Part};
 use domain::{EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use http::request::Parts;
@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::Answer;
 use super::lease::{EngineCalls, Wish, lease, target};
-use super::ollama::{collect, count_stream, limits};
+use super::ollama::{collect, limits};
 use crate::dispatch::Cx;
 use crate::errors::{anthropic_id, json};
 use crate::relay;
@@ -41,7 +41,11 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
         request,
         estimated_tokens,
     } = call.plan(&entry)?;
-    count_stream(cx, stream)?;
+    if stream {
+        cx.will_stream(MessageForm {
+            request_id: cx.request_id().as_ref().map(anthropic_id),
+        })?;
+    }
     let lease = lease(cx, parts, &entry, wish()).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = ReplyHead {

@@ -1,7 +1,7 @@
 //! From a model name to a running engine and its answer.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialects::engine;
@@ -12,14 +12,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use router::{Lease, LeaseRequest, UpstreamBody, UpstreamRequest};
 
-use crate::dispatch::Cx;
+use crate::dispatch::{Cx, Granted};
 use crate::listener::Flavour;
 use crate::routes::{Dialect, Operation as Op};
 
 /// Largest engine answer that is collected: embeddings of a big batch.
 const MAX_ANSWER: usize = 256 << 20;
 /// Largest error text of the engine that is read.
-const MAX_ERROR: usize = 1 << 20;
+pub(super) const MAX_ERROR: usize = 1 << 20;
 
 /// Who is shown as the caller of a request.
 const CLIENT_NAME: usize = 80;
@@ -46,7 +46,11 @@ impl Target {
 
 /// Does this request follow LM Studio's rules for loading (contract 3)?
 pub(super) fn is_jit(cx: &Cx) -> bool {
-    cx.route.dialect == Dialect::LmStudio || (cx.flavour() == Flavour::LmStudio && cx.route.dialect == Dialect::OpenAi)
+    match cx.route.dialect {
+        Dialect::LmStudio => true,
+        Dialect::OpenAi | Dialect::Anthropic => cx.flavour() == Flavour::LmStudio,
+        _ => false,
+    }
 }
 
 /// The entry behind a name. LM Studio's lists put a prefix before embedding models (contract 2).
@@ -150,7 +154,13 @@ pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish:
         client: client(cx, parts),
     };
     let lease = cx.state().router.lease(request).await?;
-    let _ = cx.lease_id.set(lease.request_id());
+    let _ = cx.granted.set(Granted {
+        id: lease.request_id(),
+        queued: lease.waited().saturating_sub(lease.load_time()),
+        load: lease.load_time(),
+        context: lease.launch().context,
+        first_byte: Arc::default(),
+    });
     Ok(lease)
 }
 
@@ -189,6 +199,7 @@ pub(super) struct EngineCalls {
     lease: Lease,
     request_id: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
+    first_byte: Option<Arc<OnceLock<Duration>>>,
 }
 
 impl EngineCalls {
@@ -197,13 +208,32 @@ impl EngineCalls {
             lease: lease.clone(),
             request_id: cx.request_id(),
             traceparent: cx.traceparent.clone(),
+            first_byte: cx.granted.get().map(|granted| Arc::clone(&granted.first_byte)),
         }
     }
 
     /// Sends a JSON body to the engine; an error status becomes an error.
     pub(super) async fn send(&self, path: &str, body: impl Into<Bytes>) -> Result<Response<UpstreamBody>, RunnerError> {
+        let response = self.relay(Method::POST, path, body.into()).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.into_body().collect_bytes(MAX_ERROR).await?;
+        Err(engine::error_from_response(status.as_u16(), &text))
+    }
+
+    /// Sends a request to the engine; its answer may be an error.
+    pub(super) async fn relay(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<UpstreamBody>, RunnerError> {
         let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if method == Method::POST {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         if let Some(id) = &self.request_id {
             headers.insert(HeaderName::from_static("x-request-id"), id.clone());
         }
@@ -211,18 +241,18 @@ impl EngineCalls {
             headers.insert(HeaderName::from_static("traceparent"), trace.clone());
         }
         let request = UpstreamRequest {
-            method: Method::POST,
+            method,
             path: path.to_owned(),
             headers,
-            body: body.into(),
+            body,
         };
+        let asked = Instant::now();
         let response = self.lease.send(request).await?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
+        if let Some(first_byte) = &self.first_byte {
+            // A later answer of the same request is not its first.
+            let _ = first_byte.set(asked.elapsed());
         }
-        let text = response.into_body().collect_bytes(MAX_ERROR).await?;
-        Err(engine::error_from_response(status.as_u16(), &text))
+        Ok(response)
     }
 
     /// Sends a JSON body to the engine and reads the whole answer.

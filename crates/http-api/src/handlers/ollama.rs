@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use dialects::engine::{self, AnswerCollector, Embeddings, Limits, Wire};
 use dialects::ollama::{
-    self, ChatCall, ChatJob, EmbedCall, LoadReason, ModelHeader, Plan, ReplyHead, ReplyStream, Route, Shape, ShowCall,
+    self, ChatCall, ChatJob, EmbedCall, LoadReason, ModelHeader, Plan, ReplyForm, ReplyHead, ReplyStream, Route, Shape,
+    ShowCall,
 };
 use dialects::{ModelView, Rendered};
 use domain::chat::{ChatRequest, Part};
@@ -157,7 +158,11 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let call = ChatCall::parse(&cx.collect(body).await?)?;
     let entry = find(cx, &call.model, Route::Chat)?;
     let (model, stream, keep_alive) = (call.model.clone(), call.stream, call.keep_alive);
-    match call.plan(&entry)? {
+    let plan = call.plan(&entry)?;
+    if stream {
+        cx.will_stream(ReplyForm::new(Shape::Chat, &head(cx, model.clone(), 0)))?;
+    }
+    match plan {
         Plan::Load(launch) => load(cx, parts, &entry, launch, keep_alive, model, Shape::Chat).await,
         Plan::Unload => unload(cx, &entry, model, Shape::Chat).await,
         Plan::Run(job) => Box::pin(run_chat(cx, parts, &entry, job, stream, keep_alive, model)).await,
@@ -173,7 +178,6 @@ async fn run_chat(
     keep_alive: Option<KeepAlive>,
     model: String,
 ) -> Answer {
-    count_stream(cx, stream)?;
     let ChatJob {
         mut request,
         launch,
@@ -206,14 +210,6 @@ async fn run_chat(
     }
     let answer = collect(upstream, Wire::Chat).await?;
     Ok(json(Dialect::Ollama, ollama::reply(Shape::Chat, &head, &answer, None)?))
-}
-
-/// Streams count against the caller's limit of streams.
-pub(super) fn count_stream(cx: &Cx, stream: bool) -> Result<(), RunnerError> {
-    match &cx.permit {
-        Some(permit) if stream => permit.stream(),
-        _ => Ok(()),
-    }
 }
 
 /// The request's launch options with the engine mode it needs.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dialects::engine;
-use dialects::ollama::{self, GenerateCall, GenerateJob, GenerateMode, Plan, ReplyStream, Route, Shape};
+use dialects::ollama::{self, GenerateCall, GenerateJob, GenerateMode, Plan, ReplyForm, ReplyStream, Route, Shape};
 use dialects::{Rendered, Transcoder};
 use domain::chat::ChatRequest;
 use domain::{EngineMode, KeepAlive, ModelEntry, RunnerError};
@@ -18,7 +18,7 @@ use router::UpstreamBody;
 
 use super::Answer;
 use super::lease::{EngineCalls, lease};
-use super::ollama::{collect, count_stream, find, head, images, limits, load, unload, wish};
+use super::ollama::{collect, find, head, images, limits, load, unload, wish};
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::relay;
@@ -29,7 +29,11 @@ pub(super) async fn generate(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let call = GenerateCall::parse(&cx.collect(body).await?)?;
     let entry = find(cx, &call.model, Route::Generate)?;
     let (model, stream, keep_alive) = (call.model.clone(), call.stream, call.keep_alive);
-    match call.plan(&entry)? {
+    let plan = call.plan(&entry)?;
+    if stream {
+        cx.will_stream(ReplyForm::new(Shape::Generate, &head(cx, model.clone(), 0)))?;
+    }
+    match plan {
         Plan::Load(launch) => load(cx, parts, &entry, launch, keep_alive, model, Shape::Generate).await,
         Plan::Unload => unload(cx, &entry, model, Shape::Generate).await,
         Plan::Run(job) => Box::pin(run(cx, parts, &entry, job, stream, keep_alive, model)).await,
@@ -55,7 +59,6 @@ async fn run(
     keep_alive: Option<KeepAlive>,
     model: String,
 ) -> Answer {
-    count_stream(cx, stream)?;
     let GenerateJob {
         mode,
         launch,

@@ -40,7 +40,8 @@ pub(super) fn one_model(cx: &Cx) -> Answer {
     ))
 }
 
-fn options(cx: &Cx, bare: bool) -> ModelListOptions {
+/// How lists look on this listener.
+pub(super) fn options(cx: &Cx, bare: bool) -> ModelListOptions {
     let ids = match cx.flavour() {
         Flavour::Ollama => Ids::Ollama,
         Flavour::LmStudio => Ids::LmStudio,
@@ -200,8 +201,8 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
         keep_alive: peeked.keep_alive()?,
         ttl: peeked.ttl()?,
     };
-    if let (true, Some(permit)) = (stream, &cx.permit) {
-        permit.stream()?;
+    if stream && matches!(work, Work::Chat | Work::Completion) {
+        cx.will_stream(error_form(cx))?;
     }
     let rewritten = if edits.is_empty() {
         None

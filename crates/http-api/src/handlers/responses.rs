@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dialects::openai::responses::{
-    self, Defaults, Finished, Page, ReasoningForm, ResponseHead, ResponseStream, ResponsesCall, StoredResponse,
+    self, Defaults, Finished, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall, StoredResponse,
 };
 use dialects::{Rendered, Transcoder, engine, images, peek};
 use domain::chat::{ChatRequest, Message, Part};
@@ -20,7 +20,7 @@ use router::UpstreamBody;
 use store::{ResponseKind, ResponseRow, Store, StoreError};
 
 use super::lease::{EngineCalls, Wish, lease, require, target};
-use super::ollama::{count_stream, fit, limits};
+use super::ollama::{fit, limits};
 use super::{Answer, clock, query};
 use crate::dispatch::Cx;
 use crate::errors::json;
@@ -57,8 +57,15 @@ async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let target = target(cx, call.model.as_deref())?;
     let asked = call.model.clone().filter(|_| !target.fallback);
     let name = asked.unwrap_or_else(|| target.entry.key.to_string());
-    require(&target.entry, &name, &[Capability::Chat, Capability::Completion], "chat")?;
-    count_stream(cx, call.stream)?;
+    require(
+        &target.entry,
+        &name,
+        &[Capability::Chat, Capability::Completion],
+        "chat",
+    )?;
+    if call.stream {
+        cx.will_stream(ResponseForm)?;
+    }
     let mut request = call.chat(earlier(&cx.state().store, call.previous.as_deref()).await?);
     require_media(&target.entry, &name, &request)?;
     if images::needs_fit(&request) {
@@ -211,15 +218,7 @@ async fn stream(mut upstream: UpstreamBody, mut coder: ResponseStream, keep: Opt
     } else {
         Step::Running(upstream)
     };
-    Ok(relay::streamed(
-        Rendered::SSE,
-        EventBody {
-            step,
-            coder,
-            out,
-            keep,
-        },
-    ))
+    Ok(relay::streamed(Rendered::SSE, EventBody { step, coder, out, keep }))
 }
 
 /// An answer that is to be kept.

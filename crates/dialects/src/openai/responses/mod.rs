@@ -8,7 +8,10 @@ mod request;
 mod stored;
 mod stream;
 mod tools;
+mod waiting;
 
 pub use request::{Defaults, ResponsesCall};
+pub(in crate::openai) use request::{bad_effort, effort};
 pub use stored::{Page, StoredResponse, deleted, not_found, previous_not_found};
 pub use stream::{Finished, ReasoningForm, ResponseHead, ResponseStream};
+pub use waiting::ResponseForm;

@@ -1,0 +1,311 @@
+//! Waiting is visible: a stream whose answer has not begun after some seconds (the model loads, the request queues, a long
+//! prompt is read) is begun without it and kept alive in the dialect's own harmless way until the answer comes. So a client
+//! that gives up after ten silent seconds survives a load of a minute. The same keeps long silences inside a stream alive.
+//!
+//! A handler takes part by [`Cx::will_stream`]; everything else happens here and in [`crate::dispatch`]. Answers that are
+//! no streams just wait: their status is not known yet.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dialects::{Rendered, StreamForm};
+use domain::{ErrorKind, RunnerError};
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::body::{Body, Streamed};
+use crate::dispatch::Cx;
+use crate::relay;
+
+/// When waiting becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingRules {
+    /// Silence before an answer after which its stream is begun without it.
+    pub begin_after: Duration,
+    /// Longest silence inside a stream.
+    pub keep_alive_every: Duration,
+}
+
+impl Default for WaitingRules {
+    /// Twice within the ten seconds after which impatient clients give up.
+    fn default() -> Self {
+        Self {
+            begin_after: Duration::from_secs(4),
+            keep_alive_every: Duration::from_secs(4),
+        }
+    }
+}
+
+/// A request while its handler works. Owned, so that it can become part of the answer's body: a client that leaves drops it
+/// there (promise H1).
+pub(crate) struct Exchange {
+    pub(crate) cx: Cx,
+    pub(crate) parts: Parts,
+}
+
+/// A handler at work.
+pub(crate) type Handler = BoxFuture<'static, Result<Response<Body>, RunnerError>>;
+
+/// The handler's answer; or, when that takes long and is to be a stream, the beginning of the stream with the handler
+/// inside. The second value: the head went out before the handler was done.
+pub(crate) async fn answer(
+    mut handler: Handler,
+    exchange: &Arc<Exchange>,
+) -> (Result<Response<Body>, RunnerError>, bool) {
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let early = std::future::poll_fn(|cx| {
+        if let Poll::Ready(answer) = handler.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        // Only now is it known that the answer is to be a stream; requests that are still being read have no form yet.
+        let Some(_) = exchange.cx.stream_form() else {
+            return Poll::Pending;
+        };
+        let after = exchange.cx.settings.waiting.begin_after;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(after)));
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await;
+    match early {
+        Some(answer) => (answer, false),
+        None => (Ok(begin(handler, Arc::clone(exchange))), true),
+    }
+}
+
+/// The head of a stream whose answer is not there yet.
+fn begin(handler: Handler, exchange: Arc<Exchange>) -> Response<Body> {
+    let content_type = exchange
+        .cx
+        .stream_form()
+        .map_or(Rendered::SSE, StreamForm::content_type);
+    let body = Begun {
+        exchange: Arc::clone(&exchange),
+        stage: Stage::Waiting(handler),
+    };
+    let mut response = relay::streamed(content_type, body);
+    response.body_mut().keep_alive(Silence::begun(exchange));
+    response
+}
+
+/// Keeps the stream of an answer that came in time alive, if it is one.
+pub(crate) fn watch(response: &mut Response<Body>, exchange: &Arc<Exchange>) {
+    if exchange
+        .cx
+        .stream_form()
+        .is_some_and(|form| is_stream(response, form.content_type()))
+    {
+        response.body_mut().keep_alive(Silence::new(Arc::clone(exchange)));
+    }
+}
+
+fn is_stream(response: &Response<Body>, content_type: &str) -> bool {
+    response.status().is_success()
+        && response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes() == content_type.as_bytes())
+}
+
+/// A stream that was begun before its answer.
+struct Begun {
+    exchange: Arc<Exchange>,
+    stage: Stage,
+}
+
+enum Stage {
+    Waiting(Handler),
+    /// Reads an answer that is no stream.
+    Reading(BoxFuture<'static, Vec<u8>>),
+    Answering(Streamed),
+    Done,
+}
+
+impl Begun {
+    /// What is sent of the handler's answer.
+    fn stage(&self, answer: Result<Response<Body>, RunnerError>, out: &mut Vec<u8>) -> Stage {
+        let Some(form) = self.exchange.cx.stream_form() else {
+            return Stage::Done;
+        };
+        match answer {
+            Ok(response) if is_stream(&response, form.content_type()) => {
+                Stage::Answering(Box::pin(response.into_body()))
+            }
+            Ok(response) => Stage::Reading(Box::pin(read(response, Arc::clone(&self.exchange)))),
+            Err(error) => {
+                note_failure(&self.exchange.cx, &error);
+                form.fail(&error, out);
+                Stage::Done
+            }
+        }
+    }
+}
+
+impl HttpBody for Begun {
+    type Data = Bytes;
+    type Error = RunnerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
+        let this = self.get_mut();
+        loop {
+            let mut out = Vec::new();
+            this.stage = match &mut this.stage {
+                Stage::Waiting(handler) => {
+                    let answer = ready!(handler.as_mut().poll(cx));
+                    this.stage(answer, &mut out)
+                }
+                Stage::Reading(reading) => {
+                    out = ready!(reading.as_mut().poll(cx));
+                    Stage::Done
+                }
+                Stage::Answering(body) => return body.as_mut().poll_frame(cx),
+                Stage::Done => return Poll::Ready(None),
+            };
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            }
+        }
+    }
+}
+
+/// An answer that is no stream, as the only thing in one: an object (Ollama's answer to a load) or an error.
+async fn read(response: Response<Body>, exchange: Arc<Exchange>) -> Vec<u8> {
+    let status = response.status();
+    let mut out = Vec::new();
+    let Some(form) = exchange.cx.stream_form() else {
+        return out;
+    };
+    let error = match response.into_body().collect().await {
+        Ok(whole) if status.is_success() => {
+            let whole = whole.to_bytes();
+            if form.content_type() == Rendered::NDJSON {
+                out.extend_from_slice(&whole);
+                out.push(b'\n');
+            } else {
+                dialects::sse::write_data(&whole, &mut out);
+            }
+            return out;
+        }
+        Ok(whole) => {
+            let kind = if status.is_server_error() {
+                ErrorKind::EngineFailed
+            } else {
+                ErrorKind::InvalidRequest
+            };
+            RunnerError::new(kind, words(&whole.to_bytes()))
+        }
+        Err(error) => error,
+    };
+    note_failure(&exchange.cx, &error);
+    form.fail(&error, &mut out);
+    out
+}
+
+/// The message inside a rendered error.
+fn words(body: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = value.get("error").unwrap_or(&value);
+    let message = error.get("message").unwrap_or(error).as_str().map(str::to_owned);
+    message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
+}
+
+/// The status was sent as a success: the log says what it would have been.
+fn note_failure(cx: &Cx, error: &RunnerError) {
+    let id = cx.request_id();
+    let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+    tracing::warn!(id, kind = ?error.kind, reason = error.message, "a request failed after its stream had begun");
+}
+
+/// Watches a stream for silence. Costs nothing per frame but four bytes and a flag.
+pub(crate) struct Silence {
+    exchange: Arc<Exchange>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// A frame went out since the timer was set.
+    heard: bool,
+    /// A keep-alive is due without waiting.
+    due: bool,
+    /// The last bytes sent: only between events may something be put in.
+    tail: [u8; 4],
+}
+
+impl Silence {
+    fn new(exchange: Arc<Exchange>) -> Self {
+        Self {
+            exchange,
+            timer: None,
+            heard: false,
+            due: false,
+            tail: *b"\n\n\n\n",
+        }
+    }
+
+    fn begun(exchange: Arc<Exchange>) -> Self {
+        Self {
+            due: true,
+            ..Self::new(exchange)
+        }
+    }
+
+    /// A frame goes out.
+    pub(crate) fn heard(&mut self, data: &[u8]) {
+        self.heard = true;
+        self.due = false;
+        if let Some(last) = data.last_chunk::<4>() {
+            self.tail = *last;
+        } else {
+            for byte in data {
+                self.tail.rotate_left(1);
+                self.tail[3] = *byte;
+            }
+        }
+    }
+
+    /// Ready with a keep-alive when the stream was silent for long.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let every = self.exchange.cx.settings.waiting.keep_alive_every;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(every)));
+        loop {
+            if !std::mem::take(&mut self.due) {
+                ready!(timer.as_mut().poll(cx));
+                timer.as_mut().reset(Instant::now() + every);
+                if std::mem::take(&mut self.heard) {
+                    continue;
+                }
+            }
+            let Some(form) = self.exchange.cx.stream_form() else {
+                return Poll::Pending;
+            };
+            let between = if form.content_type() == Rendered::NDJSON {
+                self.tail.ends_with(b"\n")
+            } else {
+                self.tail.ends_with(b"\n\n") || self.tail == *b"\r\n\r\n"
+            };
+            if between {
+                let mut out = Vec::new();
+                form.keep_alive(&mut out);
+                return Poll::Ready(out.into());
+            }
+        }
+    }
+}
+
+/// Response fields that say how long the parts of waiting took, as far as they are known (see `docs/api-headers.md`).
+pub(crate) fn write_headers(cx: &Cx, response: &mut Response<Body>) {
+    let Some(granted) = cx.granted.get() else { return };
+    let headers = response.headers_mut();
+    let ms = |time: Duration| HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    headers.insert("x-llamarunner-queue-ms", ms(granted.queued));
+    headers.insert("x-llamarunner-load-ms", ms(granted.load));
+    headers.insert("x-llamarunner-context", HeaderValue::from(granted.context));
+    if let Some(first) = granted.first_byte.get() {
+        headers.insert("x-llamarunner-first-token-ms", ms(*first));
+    }
+}
