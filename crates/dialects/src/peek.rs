@@ -10,89 +10,77 @@ use domain::{KeepAlive, RunnerError};
 
 mod scan;
 
-/// Top-level fields the scanner looks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-#[expect(missing_docs, reason = "each is the field of the same name in snake case")]
-pub enum Key {
-    Model,
-    Stream,
-    Messages,
-    Prompt,
-    Input,
-    Ttl,
-    KeepAlive,
-    ToolChoice,
-    Tools,
-    ResponseFormat,
-    MaxTokens,
-    MaxCompletionTokens,
-    NPredict,
-    NKeep,
-    NDiscard,
-    IdSlot,
-    NProbs,
-    N,
-    Grammar,
-    JsonSchema,
-    Query,
-    Documents,
+/// Lists the fields once: the enum, all of them, their names.
+macro_rules! keys {
+    ($($key:ident = $name:literal,)+) => {
+        /// Top-level fields the scanner looks for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        #[expect(missing_docs, reason = "each is the field of the same name in snake case")]
+        pub enum Key {
+            $($key,)+
+        }
+
+        impl Key {
+            const ALL: [Self; [$($name),+].len()] = [$(Self::$key),+];
+
+            /// The name on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$key => $name,)+
+                }
+            }
+        }
+    };
+}
+
+keys! {
+    Model = "model",
+    Stream = "stream",
+    Messages = "messages",
+    Prompt = "prompt",
+    Input = "input",
+    Ttl = "ttl",
+    KeepAlive = "keep_alive",
+    ToolChoice = "tool_choice",
+    Tools = "tools",
+    ResponseFormat = "response_format",
+    MaxTokens = "max_tokens",
+    MaxCompletionTokens = "max_completion_tokens",
+    NPredict = "n_predict",
+    NKeep = "n_keep",
+    NDiscard = "n_discard",
+    IdSlot = "id_slot",
+    NProbs = "n_probs",
+    N = "n",
+    Grammar = "grammar",
+    JsonSchema = "json_schema",
+    Query = "query",
+    Documents = "documents",
+    BestOf = "best_of",
+    Echo = "echo",
+    Suffix = "suffix",
+    Logprobs = "logprobs",
+    TopLogprobs = "top_logprobs",
+    Dimensions = "dimensions",
+    EncodingFormat = "encoding_format",
+    Temperature = "temperature",
+    TopP = "top_p",
+    Reasoning = "reasoning",
+    ReasoningEffort = "reasoning_effort",
+    ChatTemplateKwargs = "chat_template_kwargs",
+    Think = "think",
+    Options = "options",
+    Modalities = "modalities",
+    Audio = "audio",
+    Functions = "functions",
+    FunctionCall = "function_call",
+    WebSearchOptions = "web_search_options",
+    Verbosity = "verbosity",
+    Preset = "preset",
 }
 
 impl Key {
-    const ALL: [Self; 22] = [
-        Self::Model,
-        Self::Stream,
-        Self::Messages,
-        Self::Prompt,
-        Self::Input,
-        Self::Ttl,
-        Self::KeepAlive,
-        Self::ToolChoice,
-        Self::Tools,
-        Self::ResponseFormat,
-        Self::MaxTokens,
-        Self::MaxCompletionTokens,
-        Self::NPredict,
-        Self::NKeep,
-        Self::NDiscard,
-        Self::IdSlot,
-        Self::NProbs,
-        Self::N,
-        Self::Grammar,
-        Self::JsonSchema,
-        Self::Query,
-        Self::Documents,
-    ];
-
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Stream => "stream",
-            Self::Messages => "messages",
-            Self::Prompt => "prompt",
-            Self::Input => "input",
-            Self::Ttl => "ttl",
-            Self::KeepAlive => "keep_alive",
-            Self::ToolChoice => "tool_choice",
-            Self::Tools => "tools",
-            Self::ResponseFormat => "response_format",
-            Self::MaxTokens => "max_tokens",
-            Self::MaxCompletionTokens => "max_completion_tokens",
-            Self::NPredict => "n_predict",
-            Self::NKeep => "n_keep",
-            Self::NDiscard => "n_discard",
-            Self::IdSlot => "id_slot",
-            Self::NProbs => "n_probs",
-            Self::N => "n",
-            Self::Grammar => "grammar",
-            Self::JsonSchema => "json_schema",
-            Self::Query => "query",
-            Self::Documents => "documents",
-        }
-    }
-
     fn from_wire(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|key| key.as_str().as_bytes() == name)
     }
@@ -187,6 +175,11 @@ impl<'a> Peeked<'a> {
     /// The last field of this name; `None` when absent or null.
     pub fn get(&self, key: Key) -> Option<Field<'a>> {
         self.fields[key as usize].filter(|field| !field.is_null())
+    }
+
+    /// The field is there and null.
+    pub fn is_null(&self, key: Key) -> bool {
+        self.fields[key as usize].is_some_and(|field| field.is_null())
     }
 
     /// `model`.
@@ -366,6 +359,20 @@ pub fn rewrite(body: &[u8], peeked: &Peeked<'_>, edits: &[(Key, Vec<u8>)]) -> Ve
         copied = field.start + field.raw.len();
     }
     out.extend_from_slice(&body[copied..]);
+    out
+}
+
+/// A copy of a body with members put before its own: of two of one name the later, the body's own, wins. `peeked` may be of the
+/// body before [`rewrite`], which never moves its beginning. `members`: `"name":value` joined by commas.
+pub fn with_defaults(body: &[u8], peeked: &Peeked<'_>, members: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + members.len() + 1);
+    let (before, after) = body.split_at(peeked.open);
+    out.extend_from_slice(before);
+    out.extend_from_slice(members);
+    if !members.is_empty() && after.trim_ascii_start().first() != Some(&b'}') {
+        out.push(b',');
+    }
+    out.extend_from_slice(after);
     out
 }
 

@@ -73,9 +73,7 @@ pub fn check_embeddings(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     if let Some(format) = peeked.get(Key::EncodingFormat)
         && !matches!(format.as_str().as_deref(), Some("float" | "base64"))
     {
-        let given = format
-            .as_str()
-            .unwrap_or_else(|| String::from_utf8_lossy(format.raw));
+        let given = format.as_str().unwrap_or_else(|| String::from_utf8_lossy(format.raw));
         return Err(invalid(
             "encoding_format",
             format!("Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64']."),
@@ -168,7 +166,7 @@ const RANGES: [(Key, i64, i64); 6] = [
     (Key::NProbs, 0, 100),
 ];
 
-fn common(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
+pub(crate) fn common(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     let mut edits = Edits::new();
     for (key, lowest, highest) in RANGES {
         let Some(field) = peeked.get(key) else { continue };

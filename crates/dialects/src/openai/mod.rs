@@ -3,19 +3,26 @@
 //! Values follow the management contract 2, 6 and 7 and the Ollama contract 7 and 13.
 
 mod check;
+mod choice;
+mod completion;
+mod completion_stream;
+mod embeddings;
 mod error;
 mod fields;
 mod media;
+mod messages;
 mod models;
 mod relay;
 mod rerank;
 pub mod responses;
 
 pub(crate) use check::common;
-pub use check::{Edits, check_chat, check_completion, check_embeddings, check_rerank};
+pub use check::{Edits, answers, check_chat, check_completion, check_embeddings, check_rerank, too_many_answers};
+pub use completion::{CompletionPlan, CompletionShape, Prompt, completion_plan};
+pub use completion_stream::{InfillHead, InfillStream, ShapedStream, shape_completion};
+pub use embeddings::Cut;
 pub use error::{error, error_value, status};
 pub(crate) use media::image as data_image;
-pub(crate) use models::listed_id;
-pub use models::{Ids, ModelListOptions, model_one, model_value, models_list};
+pub use models::{Ids, ModelListOptions, listed_id, model_one, model_value, models_list};
 pub use relay::{RelayTail, StreamErrorForm, stream_error};
 pub use rerank::rerank_response;

@@ -54,7 +54,7 @@ pub fn model_one(model: &ModelView, id: &str, options: ModelListOptions) -> Vec<
 }
 
 /// How a list names the model.
-pub(crate) fn listed_id(entry: &ModelEntry, ids: Ids) -> String {
+pub fn listed_id(entry: &ModelEntry, ids: Ids) -> String {
     match ids {
         Ids::Key => entry.key.to_string(),
         Ids::Ollama => ollama::display_name(entry),
