@@ -74,7 +74,7 @@ pub fn parameter_size(count: u64) -> String {
 pub(super) fn details(entry: &ModelEntry, lengths: bool) -> Value {
     let facts = &entry.facts;
     let mut details = json!({
-        "parent_model": "",
+        "parent_model": entry.profile.parent.as_deref().unwrap_or_default(),
         "format": "gguf",
         "family": facts.architecture,
         "families": [facts.architecture],

@@ -26,10 +26,26 @@ fn defaults() -> Map<String, Value> {
 /// # Errors
 /// `InvalidRequest` for a wrong type, worded as Ollama does.
 pub(super) fn parse(options: &Map<String, Value>, vision: bool) -> Result<(Sampling, LaunchOptions), RunnerError> {
-    let mut sampling = Sampling {
+    let sampling = Sampling {
         fields: defaults(),
         ..Sampling::default()
     };
+    read(options, vision, sampling)
+}
+
+/// The same without Ollama's defaults.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_given(options: &Map<String, Value>) -> Result<(Sampling, LaunchOptions), RunnerError> {
+    read(options, false, Sampling::default())
+}
+
+fn read(
+    options: &Map<String, Value>,
+    vision: bool,
+    mut sampling: Sampling,
+) -> Result<(Sampling, LaunchOptions), RunnerError> {
     let mut launch = LaunchOptions::default();
     for (name, value) in options.iter().filter(|(_, value)| !value.is_null()) {
         let name = name.as_str();
@@ -105,13 +121,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(options: &Value) -> Result<(Sampling, LaunchOptions), RunnerError> {
+    fn given(options: &Value) -> Result<(Sampling, LaunchOptions), RunnerError> {
         parse(options.as_object().unwrap(), false)
     }
 
     #[test]
     fn maps_to_engine_and_launch() {
-        let (sampling, launch) = read(&json!({
+        let (sampling, launch) = given(&json!({
             "num_predict": 12, "seed": 7, "stop": ["a"], "num_keep": 9, "top_k": 3.9, "temperature": 0, "mirostat": 5,
             "num_ctx": 2, "num_batch": 64, "num_gpu": -1, "num_thread": 0, "use_mmap": false, "main_gpu": 1,
             "low_vram": true, "whatever": {}, "min_p": null
@@ -148,7 +164,7 @@ mod tests {
             (json!({"stop": "x"}), "option \"stop\" must be of type array"),
             (json!({"stop": [1]}), "option \"stop\" must be of an array of strings"),
         ] {
-            assert_eq!(read(&options).unwrap_err().message, words);
+            assert_eq!(given(&options).unwrap_err().message, words);
         }
     }
 }

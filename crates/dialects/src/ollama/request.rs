@@ -5,7 +5,7 @@ use domain::{
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{message, name, options};
+use super::{message, name, options, profile};
 use crate::engine::Wire;
 
 /// Most alternatives per token (contract 4.1).
@@ -65,7 +65,10 @@ impl Common {
     }
 
     fn options(&self, entry: &ModelEntry) -> Result<(Sampling, LaunchOptions), RunnerError> {
-        let (sampling, mut launch) = options::parse(&self.options, entry.can(Capability::Vision))?;
+        let (sampling, mut launch) = options::parse(
+            &profile::merged(&entry.profile, &self.options),
+            entry.can(Capability::Vision),
+        )?;
         launch.context_shift = self.shift;
         Ok((sampling, launch))
     }
@@ -215,7 +218,7 @@ impl ChatCall {
             sampling,
             format: common.format()?,
             logprobs: common.logprobs(),
-            messages: self.messages,
+            messages: profile::with_messages(&entry.profile, self.messages),
             tools: self.tools,
             ..ChatRequest::default()
         };
@@ -348,13 +351,20 @@ impl GenerateCall {
         let mode = if self.suffix.is_some() && !self.raw {
             GenerateMode::Infill(plain(self.prompt, self.suffix, Vec::new()))
         } else if self.raw || !entry.facts.has_chat_template {
-            let system = self.system.map(|system| system + "\n\n").unwrap_or_default();
+            let stored = entry.profile.system.clone().filter(|_| !self.raw);
+            let system = self.system.or(stored).map(|system| system + "\n\n").unwrap_or_default();
             GenerateMode::Raw(plain(system + &self.prompt, None, self.images))
         } else {
             let mut user = Message::text(Role::User, self.prompt);
             user.parts.extend(self.images);
-            let system = self.system.map(|system| Message::text(Role::System, system));
-            let messages = system.into_iter().chain([user]).collect();
+            let own = self.system.map(|system| Message::text(Role::System, system));
+            let asked = own.into_iter().chain([user]).collect();
+            let messages = if self.context.is_empty() {
+                profile::with_messages(&entry.profile, asked)
+            } else {
+                // The earlier reply began with them.
+                asked
+            };
             let chat = ChatRequest {
                 messages,
                 format,
