@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use engines::{CustomEngine, Engines, FasterWhisper, Limits, LlamaServer, Scheduler, Supervisor};
 pub use models::{Defaults, Group, ModelConfig, Models};
 pub use proxies::{Proxies, Proxy, RateLimits};
-pub use services::{Audio, Auth, Catalog, Downloads, LmStudio, Node, UnknownModel, Webhooks};
+pub use services::{Audio, Auth, Catalog, Downloads, LmStudio, Node, ReasoningField, UnknownModel, Webhooks};
 pub use surface::{Desktop, Inspector, LogFormat, LogLevel, Logging, Telemetry, Theme, Ui};
 
 /// The version of the file's form that this program writes.

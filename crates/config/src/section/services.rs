@@ -52,6 +52,31 @@ pub struct LmStudio {
     pub unknown_model: UnknownModel,
     /// Report wrong parameters as a plain text in `error`, as LM Studio does.
     pub legacy_error_strings: bool,
+    /// Version of LM Studio that this port says it is compatible with.
+    pub reported_version: String,
+    /// Loading a model a second time over `/api/v1/models/load` starts a second instance, as LM Studio does. Off: an
+    /// instance with the same settings is the answer.
+    pub api_load_duplicates: bool,
+    /// Where chat completions on this port put reasoning: in `reasoning_content`, in `reasoning`, or `inline` in the text
+    /// between `<think>` and `</think>`. "auto": `reasoning` for gpt-oss, else `reasoning_content`.
+    pub reasoning_field: ReasoningField,
+    /// Tell LM Studio's command line where this server is, by files in LM Studio's own folder (`~/.lmstudio/.internal`).
+    pub write_discovery_files: bool,
+}
+
+/// Where chat completions of the LM Studio port put reasoning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum ReasoningField {
+    /// As LM Studio does: by the model.
+    Auto,
+    /// `reasoning_content`.
+    ReasoningContent,
+    /// `reasoning`.
+    Reasoning,
+    /// In the text.
+    Inline,
 }
 
 impl Default for LmStudio {
@@ -66,6 +91,10 @@ impl Default for LmStudio {
             cors: false,
             unknown_model: UnknownModel::UseSingleLoaded,
             legacy_error_strings: false,
+            reported_version: "0.4.16".into(),
+            api_load_duplicates: false,
+            reasoning_field: ReasoningField::Auto,
+            write_discovery_files: false,
         }
     }
 }
