@@ -27,5 +27,5 @@ pub use keep_alive::{DurationError, KeepAlive, format_go_duration, parse_go_dura
 pub use launch::{EngineMode, LaunchOptions, LoadedLaunch};
 pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, ModelProfile, ModelSource};
 pub use redact::without_paths;
-pub use registry_name::RegistryName;
+pub use registry_name::{OLLAMA_VERSION, RegistryName};
 pub use state::{ActiveRequest, FailureReport, InstanceView, ModelState, RequestPhase};

@@ -2,6 +2,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The Ollama release whose contract we keep: told to clients, and to registries, which refuse models to older ones.
+pub const OLLAMA_VERSION: &str = "0.33.0";
+
 const HOST: &str = "registry.ollama.ai";
 const NAMESPACE: &str = "library";
 const TAG: &str = "latest";

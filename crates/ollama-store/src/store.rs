@@ -156,6 +156,15 @@ impl Store {
         read_manifest(&paths::manifest(&self.root, &stored)?, stored)
     }
 
+    /// One model with its manifest's own bytes, by any spelling of its name.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn read_bytes(&self, name: &Name) -> Result<(StoredModel, Vec<u8>), StoreError> {
+        let stored = self.find(name).ok_or_else(|| StoreError::NotFound(name.clone()))?;
+        read_both(&paths::manifest(&self.root, &stored)?, stored)
+    }
+
     /// Where a blob lies, or will lie.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         let path = paths::blob(&self.root, digest);
@@ -495,16 +504,22 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 fn read_manifest(path: &Path, name: Name) -> Result<StoredModel, StoreError> {
+    read_both(path, name).map(|(stored, _)| stored)
+}
+
+/// A manifest and the bytes it was read from.
+fn read_both(path: &Path, name: Name) -> Result<(StoredModel, Vec<u8>), StoreError> {
     let bytes = read_bounded(path)?;
     let modified = fs::metadata(path)
         .and_then(|facts| facts.modified())
         .map_err(StoreError::io("read", path))?;
-    Ok(StoredModel {
+    let stored = StoredModel {
         name,
         manifest: Manifest::parse(&bytes)?,
         digest: Digest::of(&bytes),
         modified,
-    })
+    };
+    Ok((stored, bytes))
 }
 
 #[cfg(unix)]
