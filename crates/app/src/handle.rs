@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use config::{ConfigStore, Subscription};
 use domain::EventKind;
+use downloads::Downloads;
 use engines::Engines;
 use hardware::Hardware;
 use http_api::ApiState;
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) bus: EventBus,
     pub(crate) router: Router,
     pub(crate) registry: Registry,
+    pub(crate) downloads: Downloads,
     pub(crate) engines: Engines,
     pub(crate) hardware: Hardware,
     pub(crate) supervisor: Supervisor,
@@ -131,6 +133,8 @@ impl Inner {
         tracing::info!("shutting down");
         self.bus.publish(EventKind::ShuttingDown);
         self.listeners.stop();
+        // What has come is on disk; the rest comes with the next start.
+        self.downloads.shutdown().await;
         tokio::select! {
             () = self.router.shutdown(drain) => {}
             () = self.hurry.cancelled() => tracing::warn!("running answers are cut"),

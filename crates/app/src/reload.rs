@@ -65,6 +65,10 @@ async fn apply(app: &Arc<Inner>, change: &Change) {
     if registry != settings::registry(old, &app.places) {
         app.registry.apply(registry);
     }
+    let downloads = settings::downloads(new, &app.places);
+    if downloads != settings::downloads(old, &app.places) {
+        app.downloads.apply(downloads);
+    }
     let router = settings::router(new);
     if router != settings::router(old) {
         app.router.apply(router);

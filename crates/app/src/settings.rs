@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use config::{Config, ModelConfig};
 use domain::{KeepAlive, ModelKey};
+use downloads::{DownloadSettings, Tuning};
 use engines::EngineSettings;
 use models::{EntrySettings, RegistrySettings};
 use router::RouterSettings;
@@ -57,6 +58,10 @@ pub(crate) fn registry(config: &Config, places: &Places) -> RegistrySettings {
             [".lmstudio/models", ".cache/lm-studio/models", ".cache/huggingface/hub"].map(|d| places.home.join(d)),
         );
     }
+    let downloaded = downloads_dir(config, places);
+    if !dirs.contains(&downloaded) {
+        dirs.push(downloaded);
+    }
     let mut other_stores: Vec<_> = models.ollama_store.iter().map(|dir| places.expand(dir)).collect();
     if models.scan_other_stores && other_stores.is_empty() {
         // The user's, the system service's and a container's (Ollama contract 11).
@@ -107,6 +112,29 @@ pub(crate) fn engines(config: &Config, places: &Places) -> EngineSettings {
     }
 }
 
+/// `downloads`.
+pub(crate) fn downloads(config: &Config, places: &Places) -> DownloadSettings {
+    let downloads = &config.downloads;
+    DownloadSettings {
+        models_dir: downloads_dir(config, places),
+        ollama_store: places.ollama_store(),
+        max_parallel: downloads.max_parallel.max(1) as usize,
+        bandwidth_limit: downloads.bandwidth_limit,
+        huggingface_base_url: downloads.huggingface_base_url.clone(),
+        ollama_registry_base_url: downloads.ollama_registry_base_url.clone(),
+        allow_private_hosts: downloads.allow_private_hosts,
+        resume_on_start: true,
+        hub_token: std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()),
+        tuning: Tuning::default(),
+    }
+}
+
+/// Where files of the hub and of plain addresses go. The library looks there too.
+fn downloads_dir(config: &Config, places: &Places) -> PathBuf {
+    let named = config.downloads.dir.as_deref().map(|dir| places.expand(dir));
+    named.unwrap_or_else(|| places.data.join("models"))
+}
+
 /// Sections that are read and kept but that no part of this version uses: whoever set them must hear it.
 pub(crate) fn without_effect(config: &Config) -> Vec<String> {
     let defaults = Config::default();
@@ -127,7 +155,6 @@ pub(crate) fn without_effect(config: &Config) -> Vec<String> {
         config.engines.llama_server.version.is_some(),
     );
     compare("audio", config.audio != defaults.audio);
-    compare("downloads", config.downloads != defaults.downloads);
     compare("catalog", config.catalog != defaults.catalog);
     compare("webhooks", config.webhooks != defaults.webhooks);
     compare("nodes", config.nodes != defaults.nodes);

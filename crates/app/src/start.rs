@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use config::{Config, ConfigStore, EngineRules, LogFormat, Overrides, Parsed};
+use downloads::{DownloadDeps, Downloads};
 use engines::Engines;
 use hardware::Hardware;
 use http_api::{ApiParts, ApiSettings, ApiState, ConfigView, ListenersView};
@@ -177,6 +178,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         tracing::warn!(%error, "the demonstration model could not be put in place");
     }
     let registry = open_registry(settings::registry(&snapshot, &places), bus.clone()).await?;
+    let downloads = start_downloads(&snapshot, &places, (&store, &ollama_store), &bus, &hardware, &registry).await?;
     let router = Router::new(RouterDeps {
         settings: settings::router(&snapshot),
         registry: registry.clone(),
@@ -206,6 +208,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         hardware: hardware.clone(),
         store,
         ollama_store,
+        downloads: downloads.clone(),
         settings: ApiSettings::from_config(&snapshot),
         listeners: view,
         config_status: Arc::new(move || {
@@ -231,6 +234,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         bus,
         router,
         registry,
+        downloads,
         engines,
         hardware,
         supervisor,
@@ -285,6 +289,31 @@ async fn open_stores(places: &Places) -> Result<(store::Store, ollama_store::Sto
         ))
     });
     opening.await.map_err(|error| StartError::Task(error.to_string()))?
+}
+
+/// Downloads; the library has looked at its folders when one is told to be complete.
+async fn start_downloads(
+    config: &Config,
+    places: &Places,
+    (store, ollama_store): (&store::Store, &ollama_store::Store),
+    bus: &EventBus,
+    hardware: &Hardware,
+    registry: &Registry,
+) -> Result<Downloads, StartError> {
+    let (hardware, registry) = (hardware.clone(), registry.clone());
+    let deps = DownloadDeps {
+        store: store.clone(),
+        ollama_store: ollama_store.clone(),
+        bus: bus.clone(),
+        disk_free: Arc::new(move |path| hardware.disk_free(path)),
+        landed: Arc::new(move |_, _| {
+            let registry = registry.clone();
+            Box::pin(async move {
+                registry.rescan().await;
+            })
+        }),
+    };
+    Ok(Downloads::start(settings::downloads(config, places), deps).await?)
 }
 
 /// Opens the library. It waits for the first look at the folders (a large library goes on in the background), which must

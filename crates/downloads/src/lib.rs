@@ -11,9 +11,11 @@ pub mod http;
 mod jobs;
 pub mod paths;
 mod plan;
+pub mod push;
 mod settings;
 mod source;
 pub mod sources;
+mod transfer;
 
 pub use error::DownloadError;
 pub use jobs::{DownloadDeps, Downloads, Interest, Job, Landed};
@@ -21,3 +23,4 @@ pub use plan::{Finish, Plan, PlannedFile, Sha256Hex};
 pub use settings::{DownloadSettings, Tuning};
 pub use source::Source;
 pub use sources::Origin;
+pub use transfer::DiskFree;

@@ -1,6 +1,6 @@
 //! A name from outside never chooses a path (promise D4).
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::DownloadError;
 
@@ -45,4 +45,34 @@ pub fn under(root: &Path, relative: &str) -> Result<PathBuf, DownloadError> {
         path.push(file_name(part)?);
     }
     Ok(path)
+}
+
+/// Makes the folder of a file and checks that it lies under the root, links followed. Blocking.
+pub(crate) fn prepare(root: &Path, file: &Path) -> Result<(), DownloadError> {
+    let outside = || DownloadError::InvalidName("the name leads out of the folder for downloads".into());
+    let failed = |error: &std::io::Error| DownloadError::io("the folder for downloads cannot be made", error);
+    let relative = file.strip_prefix(root).map_err(|_| outside())?;
+    let mut names = relative.components().peekable();
+    std::fs::create_dir_all(root).map_err(|error| failed(&error))?;
+    let real_root = root.canonicalize().map_err(|error| failed(&error))?;
+    let mut at = real_root.clone();
+    while let Some(name) = names.next() {
+        let Component::Normal(name) = name else {
+            return Err(outside());
+        };
+        if names.peek().is_none() {
+            return Ok(());
+        }
+        at.push(name);
+        match std::fs::create_dir(&at) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(&error)),
+            _ => {}
+        }
+        // Each step on its own: a folder must not be made behind a link that leads away.
+        at = at.canonicalize().map_err(|error| failed(&error))?;
+        if !at.starts_with(&real_root) {
+            return Err(outside());
+        }
+    }
+    Err(outside())
 }

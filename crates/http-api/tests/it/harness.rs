@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use downloads::{DownloadDeps, DownloadSettings, Downloads, Tuning};
 use engines::{EngineSettings, Engines};
 use hardware::Hardware;
 use http::{HeaderMap, Request, StatusCode};
@@ -115,6 +116,32 @@ impl Server {
             bus: bus.clone(),
             hardware: hardware.clone(),
         });
+        let store = store::Store::in_memory().unwrap();
+        let ollama_store =
+            ollama_store::Store::open(home.data().join("ollama"), ollama_store::Access::Write).unwrap();
+        let downloads = Downloads::start(
+            DownloadSettings {
+                models_dir: home.data().join("models"),
+                ollama_store: home.data().join("ollama"),
+                max_parallel: 2,
+                bandwidth_limit: None,
+                huggingface_base_url: "http://127.0.0.1:9".into(),
+                ollama_registry_base_url: "http://127.0.0.1:9".into(),
+                allow_private_hosts: false,
+                resume_on_start: false,
+                hub_token: None,
+                tuning: Tuning::default(),
+            },
+            DownloadDeps {
+                store: store.clone(),
+                ollama_store: ollama_store.clone(),
+                bus: bus.clone(),
+                disk_free: Arc::new(|_| None),
+                landed: Arc::new(|_, _| Box::pin(std::future::ready(()))),
+            },
+        )
+        .await
+        .unwrap();
         let listeners = Arc::new(ArcSwap::from_pointee(ListenersView::default()));
         let state = ApiState::new(ApiParts {
             router: router.clone(),
@@ -122,8 +149,9 @@ impl Server {
             bus,
             engines,
             hardware,
-            store: store::Store::in_memory().unwrap(),
-            ollama_store: ollama_store::Store::open(home.data().join("ollama"), ollama_store::Access::Write).unwrap(),
+            store,
+            downloads,
+            ollama_store,
             settings: setup.settings,
             listeners: Arc::clone(&listeners),
             config_status: Arc::new(move || {

@@ -1,0 +1,56 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time constant of the shown speed: an older sample counts for less.
+const SMOOTH: f64 = 3.0;
+
+/// Turns a rising number of bytes into a speed that does not jump.
+#[derive(Debug)]
+pub(super) struct Meter {
+    at: Instant,
+    bytes: u64,
+    speed: Option<f64>,
+}
+
+impl Meter {
+    pub(super) fn new(bytes: u64) -> Self {
+        Self {
+            at: Instant::now(),
+            bytes,
+            speed: None,
+        }
+    }
+
+    /// Bytes per second now.
+    pub(super) fn update(&mut self, bytes: u64) -> u64 {
+        let spent = self.at.elapsed();
+        if spent >= Duration::from_millis(100) {
+            let seconds = spent.as_secs_f64();
+            // Fewer bytes than before: a file began again, which is no speed.
+            let now = bytes.saturating_sub(self.bytes) as f64 / seconds;
+            let weight = 1.0 - (-seconds / SMOOTH).exp();
+            self.speed = Some(self.speed.map_or(now, |old| old + weight * (now - old)));
+            self.at += spent;
+            self.bytes = bytes;
+        }
+        self.speed.unwrap_or(0.0) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_speed_follows_without_jumping() {
+        let mut meter = Meter::new(1000);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(meter.update(2000), 1000);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let slower = meter.update(2000);
+        assert!((500..1000).contains(&slower), "{slower}");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(meter.update(0), 0);
+    }
+}

@@ -1,0 +1,272 @@
+//! An unfinished file: `<name>.partial` with the bytes and `<name>.partial.json` saying which of them count (promise D1).
+//!
+//! The bytes lie at their places, so a partial can be as long as the finished file; its name and the list of ranges say that
+//! it is not finished, its length never says that it is.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::ranges::RangeSet;
+use crate::{DownloadError, PlannedFile};
+
+/// What is known of an unfinished file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ledger {
+    /// Where it comes from. A published hash outranks it: the same bytes may come from a mirror.
+    url: String,
+    /// The published hash.
+    sha256: Option<String>,
+    /// What the origin calls this version of the file, to be used in `If-Range`: a strong ETag or a date.
+    pub(crate) validator: Option<String>,
+    /// Its size, once known.
+    pub(crate) size: Option<u64>,
+    /// The bytes that are on disk.
+    pub(crate) done: RangeSet,
+    /// The origin does not serve ranges.
+    #[serde(skip)]
+    pub(crate) whole_only: bool,
+    /// The origin's word for the version proved useless, the published hash decides alone.
+    #[serde(skip)]
+    pub(crate) ignore_validator: bool,
+}
+
+impl Ledger {
+    fn new(file: &PlannedFile) -> Self {
+        Self {
+            url: file.url.to_string(),
+            sha256: file.sha256.as_ref().map(ToString::to_string),
+            size: file.size,
+            ..Self::default()
+        }
+    }
+
+    /// May what this (older) ledger says be used for the file as it is planned now?
+    fn continues(&self, file: &PlannedFile) -> bool {
+        let same_bytes = match (&self.sha256, &file.sha256) {
+            (Some(old), Some(new)) => *old == new.as_str(),
+            // Without a hash only the origin's own word says that it is still the same file.
+            (None, None) => self.url == file.url.as_str() && self.validator.is_some(),
+            _ => false,
+        };
+        let size = self.size.or(file.size);
+        same_bytes && (file.size.is_none() || file.size == size) && self.done.is_sound(size.unwrap_or(u64::MAX))
+    }
+
+    /// All bytes are there.
+    pub(crate) fn complete(&self) -> bool {
+        self.size.is_some_and(|size| self.done.bytes() == size)
+    }
+
+    /// Bytes still to come, when the size is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        Some(self.size?.saturating_sub(self.done.bytes()))
+    }
+
+    /// Whether bytes that are there may be completed by asking for the others.
+    pub(crate) fn resumable(&self) -> bool {
+        !self.whole_only && (self.validator.is_some() || self.sha256.is_some())
+    }
+}
+
+/// The two files of an unfinished download, open and locked.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    data: Arc<File>,
+    data_path: PathBuf,
+    sidecar: PathBuf,
+    planned_size: Option<u64>,
+    ledger: Mutex<Ledger>,
+}
+
+/// `<name>.partial` beside the final path.
+pub(crate) fn data_path(file: &Path) -> PathBuf {
+    suffixed(file, ".partial")
+}
+
+fn sidecar_path(file: &Path) -> PathBuf {
+    suffixed(file, ".partial.json")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removes what there is of an unfinished file. Blocking.
+pub(crate) fn discard(file: &Path) -> io::Result<()> {
+    for path in [data_path(file), sidecar_path(file)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Partial {
+    /// Opens or begins the partial of a file. What an earlier try left is used if it is of the same file. Blocking.
+    pub(crate) fn open(file: &PlannedFile) -> Result<Self, DownloadError> {
+        let failed = |error: io::Error| write_error(&error);
+        let (data_path, sidecar) = (data_path(&file.path), sidecar_path(&file.path));
+        if std::fs::symlink_metadata(&data_path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(DownloadError::Io(
+                "something that is no file is in the place of the partial file".into(),
+            ));
+        }
+        let data = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&data_path)
+            .map_err(failed)?;
+        if let Err(std::fs::TryLockError::WouldBlock) = data.try_lock() {
+            return Err(DownloadError::Io("another program is downloading this file".into()));
+        }
+        let length = data.metadata().map_err(failed)?.len();
+        let earlier = std::fs::read(&sidecar)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Ledger>(&bytes).ok())
+            // Ranges beyond the end of the data were promised but never written.
+            .filter(|ledger| ledger.continues(file) && ledger.done.end() <= length);
+        let fresh = earlier.is_none();
+        let mut ledger = earlier.unwrap_or_else(|| Ledger::new(file));
+        ledger.size = ledger.size.or(file.size);
+        let partial = Self {
+            data: Arc::new(data),
+            data_path,
+            sidecar,
+            planned_size: file.size,
+            ledger: Mutex::new(ledger),
+        };
+        if fresh {
+            partial.data.set_len(0).map_err(failed)?;
+            // Now, so that the sidecar has its place on a disk that fills up.
+            partial.save().map_err(failed)?;
+        }
+        Ok(partial)
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open data file.
+    pub(crate) fn data(&self) -> Arc<File> {
+        Arc::clone(&self.data)
+    }
+
+    /// Writes bytes at their place and counts them. Blocking.
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all_at(&self.data, bytes, at)?;
+        self.ledger().done.insert(at..at + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Bytes that cannot be trusted after all.
+    pub(crate) fn forget(&self, range: Range<u64>) {
+        self.ledger().done.remove(range);
+    }
+
+    /// Begins again from nothing. Blocking.
+    pub(crate) fn reset(&self) -> io::Result<()> {
+        {
+            let mut ledger = self.ledger();
+            ledger.done = RangeSet::default();
+            ledger.validator = None;
+            ledger.size = self.planned_size;
+        }
+        self.data.set_len(0)?;
+        self.save()
+    }
+
+    /// Notes durably what is there: first the bytes, then the word about them. Blocking.
+    pub(crate) fn save(&self) -> io::Result<()> {
+        let ledger = self.ledger().clone();
+        self.data.sync_data()?;
+        let text = serde_json::to_vec(&ledger).map_err(io::Error::other)?;
+        let fresh = suffixed(&self.sidecar, ".new");
+        let replaced = std::fs::write(&fresh, &text).and_then(|()| std::fs::rename(&fresh, &self.sidecar));
+        match replaced {
+            Err(error) if matches!(write_error(&error), DownloadError::DiskFull { .. }) => {
+                // On a full disk it is written over in its place. A half-written one is not believed, so the worst is a new
+                // start; without it, that would be certain.
+                std::fs::remove_file(&fresh)?;
+                let mut file = OpenOptions::new().write(true).open(&self.sidecar)?;
+                file.write_all(&text)?;
+                file.set_len(text.len() as u64)
+            }
+            other => other,
+        }
+    }
+
+    /// Gives the finished, verified file its name. Blocking.
+    pub(crate) fn land(self, target: &Path) -> io::Result<()> {
+        let Self {
+            data,
+            data_path,
+            sidecar,
+            ledger,
+            ..
+        } = self;
+        let size = ledger.into_inner().unwrap_or_else(PoisonError::into_inner).size;
+        if let Some(size) = size {
+            data.set_len(size)?;
+        }
+        data.sync_all()?;
+        // Windows renames no open file.
+        drop(data);
+        std::fs::rename(&data_path, target)?;
+        if let Some(folder) = target.parent() {
+            sync_folder(folder);
+        }
+        match std::fs::remove_file(sidecar) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the new name durable where the system can; where it cannot, the rename is as durable as it gets.
+fn sync_folder(folder: &Path) {
+    #[cfg(unix)]
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+/// A failed write in our words. How much is missing on a full disk is filled in by who knows the rest.
+pub(crate) fn write_error(error: &io::Error) -> DownloadError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            DownloadError::DiskFull { missing: 0 }
+        }
+        _ => DownloadError::io("the file could not be written", error),
+    }
+}

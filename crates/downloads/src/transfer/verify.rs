@@ -1,0 +1,72 @@
+//! The last look at a complete file before it becomes visible (promise D1).
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use gguf::{Detail, GgufError, Header};
+use sha2::{Digest, Sha256};
+
+use crate::{DownloadError, PlannedFile};
+
+/// Bytes read at once.
+const BLOCK: usize = 1 << 20;
+
+/// True: the bytes are the published ones. False: no hash was published, size and structure are right. Blocking; `go_on` is
+/// asked between blocks.
+pub(super) fn verify(file: &PlannedFile, data: &File, go_on: &dyn Fn() -> bool) -> Result<bool, DownloadError> {
+    let read = |error: &io::Error| DownloadError::io("the downloaded file could not be read", error);
+    let Some(want) = &file.sha256 else {
+        if is_gguf(&file.path) {
+            structure(data)?;
+        }
+        return Ok(false);
+    };
+    let got = hash(data, go_on)
+        .map_err(|error| read(&error))?
+        .ok_or(DownloadError::Paused)?;
+    if got == want.as_str() {
+        Ok(true)
+    } else {
+        Err(DownloadError::Digest {
+            want: format!("sha256:{want}"),
+            got: format!("sha256:{got}"),
+        })
+    }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The hash of a whole file in hex; `None` when told to stop.
+pub(super) fn hash(mut data: &File, go_on: &dyn Fn() -> bool) -> io::Result<Option<String>> {
+    data.seek(SeekFrom::Start(0))?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; BLOCK];
+    loop {
+        if !go_on() {
+            return Ok(None);
+        }
+        let got = data.read(&mut block)?;
+        if got == 0 {
+            break;
+        }
+        hasher.update(&block[..got]);
+    }
+    Ok(Some(
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
+}
+
+fn structure(mut data: &File) -> Result<(), DownloadError> {
+    let failed = |error: GgufError| match error {
+        GgufError::Io(error) => DownloadError::io("the downloaded file could not be read", &error),
+        other => DownloadError::Damaged(format!("the downloaded file is no sound model file: {other}")),
+    };
+    data.seek(SeekFrom::Start(0)).map_err(|error| failed(error.into()))?;
+    let length = data.metadata().map_err(|error| failed(error.into()))?.len();
+    Header::read(&mut BufReader::new(data), length, Detail::Tensors).map_err(failed)?;
+    Ok(())
+}
