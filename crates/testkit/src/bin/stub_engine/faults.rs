@@ -69,13 +69,15 @@ pub(crate) struct Faults {
     /// `STUB_IDLE_MS=N`, `STUB_KEEPALIVE_MAX=N`: closes connections as the real engine (5000 and 100).
     pub(crate) idle: Duration,
     pub(crate) keepalive_max: u32,
+    /// `STUB_ANSWERS=FILE`: scripts chosen by what is asked; see [`crate::answers`].
+    pub(crate) answers: crate::answers::Answers,
     /// Defaults for every request; see [`crate::script::Script`].
     pub(crate) script: crate::script::Script,
 }
 
 impl Faults {
-    pub(crate) fn from_env() -> Self {
-        let mut faults = Self::read();
+    pub(crate) fn from_env() -> Result<Self, String> {
+        let mut faults = Self::read()?;
         // `STUB_ONCE=FILE`: faults only in the first process that gets to make the file; later ones behave.
         if let Some(once) = std::env::var_os("STUB_ONCE")
             && std::fs::OpenOptions::new()
@@ -91,15 +93,19 @@ impl Faults {
                 ..Self::default()
             };
         }
-        faults
+        Ok(faults)
     }
 
-    fn read() -> Self {
+    fn read() -> Result<Self, String> {
         let tokens = text("STUB_DIE_TOKENS").and_then(|text| {
             let (tokens, death) = text.split_once(',')?;
             Some((tokens.parse().ok()?, death.parse().ok()?))
         });
-        Self {
+        Ok(Self {
+            answers: match text("STUB_ANSWERS") {
+                Some(path) => crate::answers::Answers::read(path.as_ref())?,
+                None => crate::answers::Answers::default(),
+            },
             record: text("STUB_RECORD").map(PathBuf::from),
             threads: number("STUB_THREADS").unwrap_or(1),
             bind_delay: millis("STUB_BIND_DELAY_MS"),
@@ -135,7 +141,7 @@ impl Faults {
                 batch: flag("STUB_BATCH").then_some(true),
                 ..crate::script::Script::default()
             },
-        }
+        })
     }
 }
 

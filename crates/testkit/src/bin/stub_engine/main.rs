@@ -3,6 +3,7 @@
 //! `stub` object in its JSON body or an `x-stub` header with the same JSON ([`script`]).
 
 mod answer;
+mod answers;
 mod args;
 mod death;
 mod faults;
@@ -31,7 +32,13 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let faults = faults::Faults::from_env();
+    let faults = match faults::Faults::from_env() {
+        Ok(faults) => faults,
+        Err(message) => {
+            lifecycle::print("", &format!("{message}\n"));
+            return ExitCode::from(1);
+        }
+    };
     // Before the runtime opens descriptors of its own.
     let record = record::Recorder::open(faults.record.as_deref());
     record.start();

@@ -243,7 +243,9 @@ async fn route(
                     return error(StatusCode::BAD_REQUEST, "invalid_request_error", &why.to_string());
                 }
             };
-            let script = script(&request, headers).or(&shared.faults.script);
+            let script = script(&request, headers)
+                .or(&shared.faults.answers.find(&request))
+                .or(&shared.faults.script);
             if let Some(status) = script.status.and_then(|status| StatusCode::from_u16(status).ok()) {
                 ticket.done();
                 return error(status, "server_error", script.error.as_deref().unwrap_or("stub"));
