@@ -23,6 +23,7 @@ pub use embed::EmbedCall;
 pub use error::{Route, error, unknown_model};
 pub use lists::{capability_words, display_name, parameter_size, ps, tags, version};
 pub use name::lookup_name;
+pub(crate) use options::parse_given as options_given;
 pub use profile::apply_profile;
 pub use progress::{PullLines, error_line, status_line, success, transfer_line};
 pub use reply::{LoadReason, ReplyHead, Shape, load_reply, render_only_reply, reply};

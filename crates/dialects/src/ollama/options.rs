@@ -37,7 +37,7 @@ pub(super) fn parse(options: &Map<String, Value>, vision: bool) -> Result<(Sampl
 ///
 /// # Errors
 /// As [`parse`].
-pub(super) fn parse_given(options: &Map<String, Value>) -> Result<(Sampling, LaunchOptions), RunnerError> {
+pub(crate) fn parse_given(options: &Map<String, Value>) -> Result<(Sampling, LaunchOptions), RunnerError> {
     read(options, false, Sampling::default())
 }
 
