@@ -154,7 +154,8 @@ impl Arguments<'_> {
         self.push_known(&["--no-ui", "--no-webui"]);
         self.pair_known(&["--cors-origins"], "localhost");
         self.push_known(&["--metrics"]);
-        self.push_known(&["--no-slots"]);
+        self.push_known(&["--slots"]);
+        self.push_known(&["--props"]);
         self.push_known(&["--jinja"]);
     }
 

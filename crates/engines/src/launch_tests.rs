@@ -19,7 +19,7 @@ fn line(binary: &EngineBinary, entry: &ModelEntry, loaded: &LoadedLaunch) -> Str
 }
 
 const BASE: &str = "-m /models/test model.gguf --alias acme/test-model --host 127.0.0.1 --port 0 --offline --log-jsonl \
-    --no-ui --cors-origins localhost --metrics --no-slots --jinja";
+    --no-ui --cors-origins localhost --metrics --slots --props --jinja";
 
 fn loaded(mode: EngineMode, options: LaunchOptions) -> LoadedLaunch {
     LoadedLaunch {

@@ -5,6 +5,7 @@ use domain::{ActiveRequest, ModelKey, RequestId, RequestPhase};
 pub(crate) struct Requests {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
+    first_id: u64,
     next_id: u64,
 }
 
@@ -24,6 +25,7 @@ impl Requests {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
+            first_id: (now_ms as u64) << 20,
             next_id: (now_ms as u64) << 20,
         }
     }
@@ -58,6 +60,11 @@ impl Requests {
         if self.entries.get_mut(place).and_then(Option::take).is_some() {
             self.free.push(place);
         }
+    }
+
+    /// How many there have been.
+    pub(crate) fn total(&self) -> u64 {
+        self.next_id - self.first_id
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -69,6 +69,17 @@ impl Router {
         self.core.look(model)
     }
 
+    /// Most engines at once, and whether models are loaded on demand.
+    pub fn capacity(&self) -> (usize, bool) {
+        let settings = self.core.settings();
+        (settings.max_loaded_models.unwrap_or(3), settings.autoload)
+    }
+
+    /// Requests for models since the start.
+    pub fn requests_total(&self) -> u64 {
+        self.core.lock().requests.total()
+    }
+
     /// Loads a model explicitly: not cancelled when the caller leaves, started again after a crash. Without `wait` it
     /// returns at once with the state of the start.
     ///

@@ -102,7 +102,7 @@ impl State {
     fn progress(&mut self, progress: PromptProgress, out: &mut Vec<u8>) {
         if self.started {
             // A long prompt is read in steps: each shows that the answer is coming.
-            if self.block == Block::None && self.index == 0 {
+            if self.block == Block::None && self.index == 0 && progress.processed < progress.total {
                 ping(out);
             }
             return;

@@ -23,6 +23,8 @@ pub fn check_native(peeked: &Peeked<'_>, slots: u32) -> Result<Edits, RunnerErro
 /// # Errors
 /// `InvalidRequest` naming the field.
 pub fn check_template(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
-    let chat = peeked.get(Key::Messages).is_some_and(|messages| messages.is_array() && !messages.is_empty());
+    let chat = peeked
+        .get(Key::Messages)
+        .is_some_and(|messages| messages.is_array() && !messages.is_empty());
     if chat { check_chat(peeked).map(drop) } else { Ok(()) }
 }

@@ -53,7 +53,10 @@ pub fn metrics(facts: &Exposition) -> String {
         if samples.is_empty() {
             return;
         }
-        let _ = writeln!(out, "# HELP llamarunner_{name} {help}\n# TYPE llamarunner_{name} {kind}");
+        let _ = writeln!(
+            out,
+            "# HELP llamarunner_{name} {help}\n# TYPE llamarunner_{name} {kind}"
+        );
         for (labels, value) in samples {
             let _ = writeln!(out, "llamarunner_{name}{labels} {value}");
         }
@@ -65,7 +68,12 @@ pub fn metrics(facts: &Exposition) -> String {
         "Version of the server.",
         &[(label("version", &facts.version), 1.0)],
     );
-    family("uptime_seconds", "gauge", "Time since the start.", &one(facts.uptime_seconds));
+    family(
+        "uptime_seconds",
+        "gauge",
+        "Time since the start.",
+        &one(facts.uptime_seconds),
+    );
     family(
         "requests_total",
         "counter",
@@ -79,7 +87,12 @@ pub fn metrics(facts: &Exposition) -> String {
         .collect();
     family("requests", "gauge", "Requests now, by where they stand.", &phases);
     family("models", "gauge", "Models in the library.", &one(facts.models as f64));
-    family("models_loaded", "gauge", "Models in memory.", &one(facts.engines.len() as f64));
+    family(
+        "models_loaded",
+        "gauge",
+        "Models in memory.",
+        &one(facts.engines.len() as f64),
+    );
 
     let each = |value: &dyn Fn(&EngineMetrics) -> Option<f64>| -> Vec<(String, f64)> {
         let samples = facts.engines.iter();
@@ -112,10 +125,26 @@ pub fn metrics(facts: &Exposition) -> String {
         &each(&|engine| Some(engine.load_seconds)),
     );
     for (name, help, own) in [
-        ("model_prompt_tokens_total", "Prompt tokens read.", "prompt_tokens_total"),
-        ("model_prompt_seconds_total", "Time spent on prompts.", "prompt_seconds_total"),
-        ("model_generated_tokens_total", "Tokens generated.", "tokens_predicted_total"),
-        ("model_generation_seconds_total", "Time spent generating.", "tokens_predicted_seconds_total"),
+        (
+            "model_prompt_tokens_total",
+            "Prompt tokens read.",
+            "prompt_tokens_total",
+        ),
+        (
+            "model_prompt_seconds_total",
+            "Time spent on prompts.",
+            "prompt_seconds_total",
+        ),
+        (
+            "model_generated_tokens_total",
+            "Tokens generated.",
+            "tokens_predicted_total",
+        ),
+        (
+            "model_generation_seconds_total",
+            "Time spent generating.",
+            "tokens_predicted_seconds_total",
+        ),
     ] {
         family(name, "counter", help, &each(&|engine| engine.own(own)));
     }
@@ -154,7 +183,10 @@ mod tests {
             ..Exposition::default()
         };
         let text = metrics(&facts);
-        assert!(text.contains("llamarunner_model_memory_bytes{model=\"a\\\"b\"} 1048576\n"), "{text}");
+        assert!(
+            text.contains("llamarunner_model_memory_bytes{model=\"a\\\"b\"} 1048576\n"),
+            "{text}"
+        );
         assert!(text.contains("llamarunner_model_prompt_tokens_total{model=\"a\\\"b\"} 7\n"));
         assert!(text.ends_with("\nllamacpp:prompt_tokens_total 7\n"));
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -50,7 +50,10 @@ pub fn router_props(facts: &RouterFacts, engine: Option<&[u8]>) -> Vec<u8> {
     if props.is_empty() {
         props.insert("model_alias".into(), "llama-runner".into());
         props.insert("model_path".into(), "none".into());
-        props.insert("default_generation_settings".into(), json!({"params": null, "n_ctx": 0}));
+        props.insert(
+            "default_generation_settings".into(),
+            json!({"params": null, "n_ctx": 0}),
+        );
     }
     props.insert("role".into(), "router".into());
     props.insert("max_instances".into(), facts.max_instances.into());
@@ -101,7 +104,8 @@ impl ModelChanges {
                 let data: Map<String, Value> = files.collect();
                 frame(&json!({"model": name, "event": event, "data": data}), out);
             }
-            EventKind::Config { .. } | EventKind::Requests { .. } | EventKind::Log { .. } | EventKind::ShuttingDown => {}
+            EventKind::Config { .. } | EventKind::Requests { .. } | EventKind::Log { .. } | EventKind::ShuttingDown => {
+            }
         }
     }
 

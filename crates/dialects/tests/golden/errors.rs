@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use dialects::ollama::Route;
-use dialects::{Rendered, lmstudio_rest, ollama, openai};
+use dialects::{Rendered, anthropic, llamacpp, lmstudio_rest, ollama, openai};
 use domain::{ErrorKind, RunnerError};
 
 use crate::support::{compare, folder};
@@ -44,7 +44,9 @@ fn all() -> Vec<RunnerError> {
 #[test]
 fn every_kind_in_every_dialect() {
     type Dialect = (&'static str, fn(&RunnerError) -> Rendered);
-    let dialects: [Dialect; 3] = [
+    let dialects: [Dialect; 5] = [
+        ("anthropic", |error| anthropic::error(error, Some("req_1"))),
+        ("llamacpp", llamacpp::error),
         ("openai", openai::error),
         ("lmstudio", |error| lmstudio_rest::error(error, false)),
         ("ollama", |error| ollama::error(error, Route::Chat)),

@@ -6,6 +6,8 @@
 //! The modules are marked `cfg(test)` (which always holds here) so that clippy knows their helpers for test code.
 
 #[cfg(test)]
+mod anthropic;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod llamarunner;
