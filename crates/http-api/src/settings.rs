@@ -59,6 +59,8 @@ pub struct Limits {
 pub struct LmStudioRules {
     /// Load on demand; off: only loaded models are listed and answer.
     pub jit: bool,
+    /// A load on demand unloads the other models loaded on demand (contract 3).
+    pub auto_evict: bool,
     /// Idle time after which a model loaded on demand goes.
     pub default_ttl: Duration,
     /// Status for unknown routes.
@@ -81,11 +83,15 @@ impl Default for LmStudioRules {
     fn default() -> Self {
         Self {
             jit: true,
+            auto_evict: true,
             default_ttl: Duration::from_hours(1),
             unknown_route_status: 404,
             cors: false,
             use_single_loaded: true,
             legacy_error_strings: false,
+            reported_version: "0.4.16".into(),
+            api_load_duplicates: false,
+            reasoning_field: ReasoningField::Auto,
         }
     }
 }
@@ -115,6 +121,7 @@ impl ApiSettings {
             management: ListenerRules::from_config(&config.proxies.management),
             lmstudio_port: LmStudioRules {
                 jit: config.lmstudio.jit,
+                auto_evict: config.lmstudio.auto_evict,
                 default_ttl: Duration::from_secs(config.lmstudio.default_ttl),
                 unknown_route_status: config.lmstudio.unknown_route_status,
                 cors: config.lmstudio.cors,
@@ -184,6 +191,7 @@ mod tests {
             all,
             LmStudioRules {
                 jit: false,
+                auto_evict: true,
                 default_ttl: Duration::from_secs(5),
                 unknown_route_status: 200,
                 cors: true,

@@ -16,6 +16,7 @@ use telemetry::EventBus;
 use crate::limits::Limiter;
 use crate::listener::{ConnectionLimits, Flavour, ListenerProblem};
 use crate::settings::ApiSettings;
+use crate::sockets;
 
 /// What [`ApiState::new`] needs.
 pub struct ApiParts {
@@ -33,6 +34,8 @@ pub struct ApiParts {
     pub store: store::Store,
     /// Our own store in Ollama's layout.
     pub ollama_store: ollama_store::Store,
+    /// Downloads of models.
+    pub downloads: downloads::Downloads,
     /// First settings.
     pub settings: ApiSettings,
     /// Where the listeners stand; the owner stores a new view when one is bound or lost.
@@ -50,9 +53,12 @@ pub struct ApiState {
     pub(crate) hardware: Hardware,
     pub(crate) store: store::Store,
     pub(crate) ollama_store: ollama_store::Store,
+    pub(crate) downloads: downloads::Downloads,
     pub(crate) listeners: Arc<ArcSwap<ListenersView>>,
     pub(crate) config_status: Arc<dyn Fn() -> ConfigView + Send + Sync>,
     pub(crate) limiter: Limiter,
+    pub(crate) sdk_clients: sockets::lmstudio::Clients,
+    pub(crate) sdk_log: sockets::lmstudio::SdkLog,
     pub(crate) started: Instant,
     pub(crate) machine_name: Option<String>,
     settings: ArcSwap<ApiSettings>,
@@ -70,9 +76,12 @@ impl ApiState {
             hardware: parts.hardware,
             store: parts.store,
             ollama_store: parts.ollama_store,
+            downloads: parts.downloads,
             listeners: parts.listeners,
             config_status: parts.config_status,
             limiter: Limiter::default(),
+            sdk_clients: sockets::lmstudio::Clients::default(),
+            sdk_log: sockets::lmstudio::SdkLog::default(),
             started: Instant::now(),
             machine_name: crate::guard::machine_name(),
             connections: parts.settings.connections.clone(),
@@ -123,6 +132,8 @@ pub struct ListenersView {
     pub lmstudio: ListenerView,
     /// Port 5800, or the private port of the window when that listener is off.
     pub management: ListenerView,
+    /// Where LM Studio's libraries find the LM Studio port without being told (`lmstudio.sdk_discovery`).
+    pub sdk_discovery: ListenerView,
 }
 
 impl ListenersView {
