@@ -49,6 +49,13 @@ struct Running {
     cancel: Option<CancellationToken>,
 }
 
+/// The listener of LM Studio's libraries.
+#[derive(Default)]
+struct Discovery {
+    ports: Vec<u16>,
+    cancel: Option<CancellationToken>,
+}
+
 /// Owns the sockets.
 pub(crate) struct Listeners {
     view: View,
@@ -57,10 +64,14 @@ pub(crate) struct Listeners {
     tracker: TaskTracker,
     stop: CancellationToken,
     running: Mutex<Vec<Running>>,
+    discovery: Mutex<Discovery>,
 }
 
 /// Sockets that are bound and wait for the parts they serve.
-pub(crate) struct BoundListeners(Vec<(Flavour, Wanted, Option<Bound>)>);
+pub(crate) struct BoundListeners {
+    listeners: Vec<(Flavour, Wanted, Option<Bound>)>,
+    discovery: (Vec<u16>, Option<Bound>),
+}
 
 impl Listeners {
     pub(crate) fn new(view: View, desktop: bool) -> Self {
@@ -70,6 +81,7 @@ impl Listeners {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             running: Mutex::default(),
+            discovery: Mutex::default(),
         }
     }
 
@@ -81,13 +93,18 @@ impl Listeners {
             let socket = self.bind_one(flavour, &wanted, Duration::ZERO).await;
             bound.push((flavour, wanted, socket));
         }
-        BoundListeners(bound)
+        let ports = discovery_ports(config);
+        let socket = self.bind_discovery(&ports, Duration::ZERO).await;
+        BoundListeners {
+            listeners: bound,
+            discovery: (ports, socket),
+        }
     }
 
     /// Starts to answer on what was bound.
     pub(crate) async fn serve(&self, bound: BoundListeners, state: &Arc<ApiState>) {
         let mut running = self.running.lock().await;
-        for (flavour, wanted, socket) in bound.0 {
+        for (flavour, wanted, socket) in bound.listeners {
             let cancel = socket.map(|socket| self.serve_one(socket, flavour, state));
             running.push(Running {
                 flavour,
@@ -95,6 +112,11 @@ impl Listeners {
                 cancel,
             });
         }
+        let (ports, socket) = bound.discovery;
+        *self.discovery.lock().await = Discovery {
+            ports,
+            cancel: socket.map(|socket| self.serve_one(socket, Flavour::LmStudio, state)),
+        };
     }
 
     /// Follows a change of the settings: only listeners whose own settings changed are touched. Streams of a listener
@@ -112,6 +134,16 @@ impl Listeners {
             let socket = self.bind_one(listener.flavour, &wanted, OWN_PORT_WAIT).await;
             listener.cancel = socket.map(|socket| self.serve_one(socket, listener.flavour, state));
             listener.wanted = wanted;
+        }
+        let mut discovery = self.discovery.lock().await;
+        let ports = discovery_ports(config);
+        if ports != discovery.ports && !self.stop.is_cancelled() {
+            if let Some(cancel) = discovery.cancel.take() {
+                cancel.cancel();
+            }
+            let socket = self.bind_discovery(&ports, OWN_PORT_WAIT).await;
+            discovery.cancel = socket.map(|socket| self.serve_one(socket, Flavour::LmStudio, state));
+            discovery.ports = ports;
         }
     }
 
@@ -174,6 +206,43 @@ impl Listeners {
         socket
     }
 
+    /// The first free port of those where LM Studio's libraries look. A real LM Studio may hold some (LM Studio contract
+    /// 1.1); without any the libraries must be given an address, which is no reason not to start.
+    async fn bind_discovery(&self, ports: &[u16], patience: Duration) -> Option<Bound> {
+        let mut view = ListenerView {
+            enabled: !ports.is_empty(),
+            ..ListenerView::default()
+        };
+        let mut bound = None;
+        for port in ports {
+            let at = ListenerSettings {
+                host: "127.0.0.1".into(),
+                port: *port,
+            };
+            match bind_patiently(&at, patience).await {
+                Ok(socket) => {
+                    tracing::info!(address = %socket.address(), "LM Studio's libraries find the server here");
+                    view.address = Some(socket.address());
+                    view.problem = None;
+                    bound = Some(socket);
+                    break;
+                }
+                Err(problem) => {
+                    tracing::info!("discovery for LM Studio's libraries: {problem}");
+                    view.problem = Some(problem);
+                }
+            }
+        }
+        if bound.is_none() && !ports.is_empty() {
+            tracing::warn!("LM Studio's libraries find this server only when they are given its address");
+        }
+        self.view.rcu(|all| ListenersView {
+            sdk_discovery: view.clone(),
+            ..ListenersView::clone(all)
+        });
+        bound
+    }
+
     fn show(&self, flavour: Flavour, listener: &ListenerView) {
         self.view.rcu(|view| {
             let mut view = ListenersView::clone(view);
@@ -185,6 +254,10 @@ impl Listeners {
             view
         });
     }
+}
+
+fn discovery_ports(config: &Config) -> Vec<u16> {
+    config.lmstudio.discovery_ports(&config.proxies.lmstudio).to_vec()
 }
 
 /// Tries again while the port is held by this very process.

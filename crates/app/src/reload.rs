@@ -77,7 +77,7 @@ async fn apply(app: &Arc<Inner>, change: &Change) {
     if api != ApiSettings::from_config(old) {
         app.api.apply(api);
     }
-    if new.proxies != old.proxies {
+    if new.proxies != old.proxies || new.lmstudio != old.lmstudio {
         app.listeners.apply(new, &app.api).await;
         app.lock.announce(app.listeners.management());
     }

@@ -1,7 +1,7 @@
 //! Errors in the form of whoever asks (promise H10, management contract 7.2).
 
 use bytes::Bytes;
-use dialects::{Rendered, anthropic, llamarunner, lmstudio_rest, ollama, openai};
+use dialects::{Rendered, anthropic, llamacpp, llamarunner, lmstudio_rest, ollama, openai};
 use domain::RunnerError;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -29,12 +29,12 @@ pub(crate) struct Asker<'a> {
 pub(crate) fn render(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
     let mut rendered = match asker.dialect {
         Dialect::Ollama => ollama::error(error, ollama_route(asker.operation)),
-        Dialect::LmStudio | Dialect::LmStudioV1 => lmstudio_rest::error(error, asker.legacy_strings),
-        Dialect::OpenAi if asker.flavour == Flavour::LmStudio && asker.legacy_strings => {
-            lmstudio_rest::error(error, true)
-        }
+        Dialect::LmStudio => lmstudio_rest::error(error, asker.legacy_strings),
+        Dialect::LmStudioV1 => lmstudio_rest::v1::error(error),
+        Dialect::OpenAi if asker.flavour == Flavour::LmStudio => lmstudio_rest::error(error, asker.legacy_strings),
         Dialect::Anthropic => return anthropic_error(error, asker),
-        Dialect::OpenAi | Dialect::LlamaCpp => openai::error(error),
+        Dialect::OpenAi => openai::error(error),
+        Dialect::LlamaCpp => llamacpp::error(error),
         Dialect::LlamaRunner => llamarunner::error(error),
     };
     if let Some(status) = transport_status(error) {

@@ -25,6 +25,7 @@ mod sockets;
 mod state;
 mod waiting;
 mod wire;
+mod written;
 
 pub use listener::{Bound, ConnectionLimits, Flavour, ListenerProblem, ListenerSettings, bind, serve};
 pub use port_holder::{Holder, port_holder};

@@ -32,12 +32,18 @@ pub struct Opening {
     router: Router,
     entry: Arc<ModelEntry>,
     answer: oneshot::Receiver<Answer>,
+    was_loaded: bool,
 }
 
 impl Opening {
     /// What it is known by from now on, in every dialect.
     pub fn entry(&self) -> &Arc<ModelEntry> {
         &self.entry
+    }
+
+    /// It was there already.
+    pub fn was_loaded(&self) -> bool {
+        self.was_loaded
     }
 
     /// Waits until it is loaded. The load goes on when the caller leaves.
@@ -62,13 +68,63 @@ impl Router {
     pub fn open_instance(&self, wish: OpenInstance) -> Result<Opening, RunnerError> {
         // One at a time: two callers must not find the same identifier free.
         let _order = self.core.opening();
+        self.open(wish)
+    }
+
+    /// [`Self::open_instance`], unless an instance of the model is like the one that is wanted: then that is it. A load
+    /// under way counts as one.
+    ///
+    /// # Errors
+    /// As [`Self::open_instance`].
+    pub fn open_or_join(
+        &self,
+        wish: OpenInstance,
+        is_like: impl Fn(&InstanceView) -> bool,
+    ) -> Result<Opening, RunnerError> {
+        let _order = self.core.opening();
+        let catalog = self.core.deps.registry.catalog();
+        let base = wish.model.instance_of.as_ref().unwrap_or(&wish.model.key);
+        let like = self.instances_of(&wish.model).into_iter().find(|view| is_like(view));
+        let joined = match like {
+            Some(view) => {
+                let entry = self.entry_of(&view, &wish.model);
+                Some((entry, view.state == ModelState::Ready))
+            }
+            // It waits for room and has no instance yet; its start takes this wish along.
+            None if self.status(base).0 == ModelState::Queued => catalog.get(base).cloned().map(|entry| (entry, false)),
+            None => None,
+        };
+        let Some((entry, was_loaded)) = joined else {
+            return self.open(wish);
+        };
+        let answer = self.begin_load(&entry, wish.launch, wish.keep_alive, wish.jit);
+        Ok(Opening {
+            router: self.clone(),
+            entry,
+            answer,
+            was_loaded,
+        })
+    }
+
+    fn open(&self, wish: OpenInstance) -> Result<Opening, RunnerError> {
         let entry = self.free_instance(&wish)?;
         let answer = self.begin_load(&entry, wish.launch, wish.keep_alive, wish.jit);
         Ok(Opening {
             router: self.clone(),
             entry,
             answer,
+            was_loaded: false,
         })
+    }
+
+    /// The entry an instance of this model is known by.
+    fn entry_of(&self, view: &InstanceView, model: &Arc<ModelEntry>) -> Arc<ModelEntry> {
+        let base = model.instance_of.as_ref().unwrap_or(&model.key);
+        let catalog = self.core.deps.registry.catalog();
+        let of_base = catalog.get(base).filter(|base| *base.instance_key() == view.model);
+        of_base
+            .or_else(|| catalog.get(&view.model))
+            .map_or_else(|| Arc::clone(model), Arc::clone)
     }
 
     /// The instances of a model that exist: its own first, then the further ones.

@@ -14,6 +14,7 @@ mod instance;
 mod lease;
 mod owner;
 mod probe;
+mod quantize;
 mod requests;
 mod router;
 mod settings;

@@ -30,6 +30,9 @@ impl Default for Audio {
     }
 }
 
+/// Where LM Studio's libraries look for a server (LM Studio contract 1.1).
+const SDK_PORTS: [u16; 5] = [41343, 52993, 16141, 39414, 22931];
+
 /// Behaviour of the LM Studio port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -42,8 +45,11 @@ pub struct LmStudio {
     pub default_ttl: u64,
     /// Ask for an API key on this port.
     pub require_auth: bool,
-    /// Answer the discovery request of LM Studio's libraries.
+    /// Listen where LM Studio's libraries look for a server when they are given no address, on this machine only.
     pub sdk_discovery: bool,
+    /// The ports where they look; the first free one is taken. Nothing is listened on when the LM Studio port is 0 and
+    /// these are the default ones.
+    pub sdk_discovery_ports: Vec<u16>,
     /// Status for unknown routes: 404, or 200 as LM Studio does.
     pub unknown_route_status: u16,
     /// Let web pages of every origin use this port.
@@ -62,6 +68,19 @@ pub struct LmStudio {
     pub reasoning_field: ReasoningField,
     /// Tell LM Studio's command line where this server is, by files in LM Studio's own folder (`~/.lmstudio/.internal`).
     pub write_discovery_files: bool,
+}
+
+impl LmStudio {
+    /// The ports to try for the libraries' discovery; empty: none.
+    pub fn discovery_ports(&self, lmstudio: &super::Proxy) -> &[u16] {
+        let by_default = self.sdk_discovery_ports == SDK_PORTS;
+        // Whoever takes any free port for the LM Studio surface wants no well-known one beside it.
+        if self.sdk_discovery && lmstudio.enabled && !(by_default && lmstudio.port == 0) {
+            &self.sdk_discovery_ports
+        } else {
+            &[]
+        }
+    }
 }
 
 /// Where chat completions of the LM Studio port put reasoning.
@@ -87,6 +106,7 @@ impl Default for LmStudio {
             default_ttl: 3600,
             require_auth: false,
             sdk_discovery: true,
+            sdk_discovery_ports: SDK_PORTS.to_vec(),
             unknown_route_status: 404,
             cors: false,
             unknown_model: UnknownModel::UseSingleLoaded,

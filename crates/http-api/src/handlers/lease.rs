@@ -15,11 +15,15 @@ use router::{Lease, LeaseRequest, UpstreamBody, UpstreamRequest};
 use crate::dispatch::{Cx, Granted};
 use crate::listener::Flavour;
 use crate::routes::{Dialect, Operation as Op};
+use crate::state::ApiState;
 
 /// Largest engine answer that is collected: embeddings of a big batch.
 const MAX_ANSWER: usize = 256 << 20;
 /// Largest error text of the engine that is read.
 pub(super) const MAX_ERROR: usize = 1 << 20;
+
+/// Lines of the engine's log in the error of a failed load.
+const FAILURE_LINES: usize = 8;
 
 /// Who is shown as the caller of a request.
 const CLIENT_NAME: usize = 80;
@@ -127,41 +131,76 @@ pub(super) struct Wish {
 
 /// Gets the right to one slot of the model's engine, loading it if need be.
 pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish: Wish) -> Result<Lease, RunnerError> {
+    let request = lease_request(cx, parts, entry, wish)?;
+    let lease = cx.state().router.lease(request).await.map_err(|error| {
+        if is_jit(cx) {
+            load_failed(cx.state(), entry, error)
+        } else {
+            error
+        }
+    })?;
+    let _ = cx.granted.set(granted(&lease));
+    Ok(lease)
+}
+
+/// What the answer's head says about a lease.
+pub(super) fn granted(lease: &Lease) -> Granted {
+    Granted {
+        id: lease.request_id(),
+        queued: lease.waited().saturating_sub(lease.load_time()),
+        load: lease.load_time(),
+        context: lease.launch().context,
+        first_byte: Arc::default(),
+    }
+}
+
+/// The wish for a lease by the rules of the listener and dialect.
+pub(super) fn lease_request(
+    cx: &Cx,
+    parts: &Parts,
+    entry: &Arc<ModelEntry>,
+    wish: Wish,
+) -> Result<LeaseRequest, RunnerError> {
     let jit = is_jit(cx);
     let mut keep_alive = wish.keep_alive;
     if jit {
+        let rules = &cx.settings.lmstudio_port;
         let (state, _) = cx.state().router.status(&entry.key);
-        if matches!(state, ModelState::Unloaded | ModelState::Failed(_)) {
-            let rules = &cx.settings.lmstudio_port;
-            if !rules.jit {
-                return Err(RunnerError::new(
-                    ErrorKind::NotLoaded,
-                    format!(
-                        "No models loaded. Load '{}' first, or switch on just-in-time loading.",
-                        entry.key
-                    ),
-                ));
-            }
-            keep_alive = keep_alive.or(Some(KeepAlive::For(wish.ttl.unwrap_or(rules.default_ttl))));
+        if !rules.jit && matches!(state, ModelState::Unloaded | ModelState::Failed(_)) {
+            return Err(RunnerError::new(
+                ErrorKind::NotLoaded,
+                format!(
+                    "No models loaded. Load '{}' first, or switch on just-in-time loading.",
+                    entry.key
+                ),
+            ));
         }
+        // The scheduler lets it count only for the request that loads the model.
+        keep_alive = keep_alive.or(Some(KeepAlive::For(wish.ttl.unwrap_or(rules.default_ttl))));
     }
-    let request = LeaseRequest {
+    Ok(LeaseRequest {
         model: Arc::clone(entry),
         launch: wish.launch,
         keep_alive,
         jit,
         operation: operation(cx.route.operation, cx.route.dialect),
         client: client(cx, parts),
-    };
-    let lease = cx.state().router.lease(request).await?;
-    let _ = cx.granted.set(Granted {
-        id: lease.request_id(),
-        queued: lease.waited().saturating_sub(lease.load_time()),
-        load: lease.load_time(),
-        context: lease.launch().context,
-        first_byte: Arc::default(),
-    });
-    Ok(lease)
+    })
+}
+
+/// A load that failed, in LM Studio's words: with the last lines of the engine's log (LM Studio contract 8), without the
+/// paths in them (promise H10).
+pub(super) fn load_failed(state: &ApiState, entry: &ModelEntry, mut error: RunnerError) -> RunnerError {
+    if error.kind != ErrorKind::EngineFailed {
+        return error;
+    }
+    if let (ModelState::Failed(report), _) = state.router.status(&entry.key) {
+        for line in report.log.iter().rev().take(FAILURE_LINES).rev() {
+            error.message.push('\n');
+            error.message.push_str(&domain::without_paths(line));
+        }
+    }
+    error.code("model_load_failed")
 }
 
 fn client(cx: &Cx, parts: &Parts) -> String {
@@ -187,18 +226,33 @@ fn operation(operation: Op, dialect: Dialect) -> &'static str {
         (Op::Completions, _) => "openai completion",
         (Op::Embeddings, _) => "openai embeddings",
         (Op::Rerank, _) => "rerank",
-        (Op::V0ChatCompletions, _) => "lmstudio chat",
+        (Op::V0ChatCompletions | Op::V1Chat, _) => "lmstudio chat",
         (Op::V0Completions, _) => "lmstudio completion",
         (Op::V0Embeddings, _) => "lmstudio embeddings",
         (_, dialect) => dialect.as_str(),
     }
 }
 
-/// The engine behind a lease. Owned, so that a stream can still ask after its handler has returned.
-pub(super) struct EngineCalls {
-    lease: Lease,
+/// What of a request goes along to the engine.
+#[derive(Clone, Default)]
+pub(crate) struct Passed {
     request_id: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
+}
+
+impl Passed {
+    pub(super) fn of(cx: &Cx) -> Self {
+        Self {
+            request_id: cx.request_id(),
+            traceparent: cx.traceparent.clone(),
+        }
+    }
+}
+
+/// The engine behind a lease. Owned, so that a stream can still ask after its handler has returned.
+pub(crate) struct EngineCalls {
+    lease: Lease,
+    passed: Passed,
     first_byte: Option<Arc<OnceLock<Duration>>>,
 }
 
@@ -206,14 +260,22 @@ impl EngineCalls {
     pub(super) fn new(cx: &Cx, lease: &Lease) -> Self {
         Self {
             lease: lease.clone(),
-            request_id: cx.request_id(),
-            traceparent: cx.traceparent.clone(),
+            passed: Passed::of(cx),
             first_byte: cx.granted.get().map(|granted| Arc::clone(&granted.first_byte)),
         }
     }
 
+    /// For a lease that the request's handler does not wait for.
+    pub(crate) fn with(lease: &Lease, passed: Passed) -> Self {
+        Self {
+            lease: lease.clone(),
+            passed,
+            first_byte: None,
+        }
+    }
+
     /// Sends a JSON body to the engine; an error status becomes an error.
-    pub(super) async fn send(&self, path: &str, body: impl Into<Bytes>) -> Result<Response<UpstreamBody>, RunnerError> {
+    pub(crate) async fn send(&self, path: &str, body: impl Into<Bytes>) -> Result<Response<UpstreamBody>, RunnerError> {
         let response = self.relay(Method::POST, path, body.into()).await?;
         let status = response.status();
         if status.is_success() {
@@ -234,10 +296,10 @@ impl EngineCalls {
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if let Some(id) = &self.request_id {
+        if let Some(id) = &self.passed.request_id {
             headers.insert(HeaderName::from_static("x-request-id"), id.clone());
         }
-        if let Some(trace) = &self.traceparent {
+        if let Some(trace) = &self.passed.traceparent {
             headers.insert(HeaderName::from_static("traceparent"), trace.clone());
         }
         let request = UpstreamRequest {
@@ -256,12 +318,12 @@ impl EngineCalls {
     }
 
     /// Sends a JSON body to the engine and reads the whole answer.
-    pub(super) async fn ask(&self, path: &str, body: impl Into<Bytes>) -> Result<Bytes, RunnerError> {
+    pub(crate) async fn ask(&self, path: &str, body: impl Into<Bytes>) -> Result<Bytes, RunnerError> {
         self.send(path, body).await?.into_body().collect_bytes(MAX_ANSWER).await
     }
 
     /// The prompt that the model's template makes of a chat.
-    pub(super) async fn render(&self, request: &ChatRequest) -> Result<String, RunnerError> {
+    pub(crate) async fn render(&self, request: &ChatRequest) -> Result<String, RunnerError> {
         engine::parse_prompt(
             &self
                 .ask(engine::APPLY_TEMPLATE, engine::apply_template_body(request)?)
@@ -269,7 +331,7 @@ impl EngineCalls {
         )
     }
 
-    pub(super) async fn tokenize(&self, text: &str, special: bool) -> Result<Vec<i64>, RunnerError> {
+    pub(crate) async fn tokenize(&self, text: &str, special: bool) -> Result<Vec<i64>, RunnerError> {
         engine::parse_tokens(&self.ask(engine::TOKENIZE, engine::tokenize_body(text, special)).await?)
     }
 

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::lease::{known, not_found};
 use super::openai::{Sent, Work, start};
-use super::{Answer, clock, listed, view};
+use super::{Answer, clock, listed_with_instances, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
@@ -24,7 +24,7 @@ pub(super) fn models(cx: &Cx) -> Response<Body> {
     let only_loaded = !cx.settings.lmstudio_port.jit;
     json(
         cx.route.dialect,
-        lmstudio_rest::models_list(&listed(cx.state()), only_loaded),
+        lmstudio_rest::models_list(&listed_with_instances(cx.state()), only_loaded),
     )
 }
 
@@ -88,6 +88,8 @@ pub(super) fn greeting() -> Response<Body> {
 }
 
 /// `GET /lms-status`: what LM Studio's command line looks for.
-pub(super) fn lms_status(_cx: &Cx) -> Response<Body> {
-    json(Dialect::LmStudio, r#"{"package":"llamarunner","version":"0.4.16"}"#)
+pub(super) fn lms_status(cx: &Cx) -> Response<Body> {
+    let version = &cx.settings.lmstudio_port.reported_version;
+    let status = serde_json::json!({"package": "llamarunner", "version": version});
+    json(Dialect::LmStudio, status.to_string())
 }
