@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 
 use crate::http::{Http, Response};
+use crate::transfer::back_off;
 use crate::{DownloadError, DownloadSettings, Plan, Source};
 
 /// Tries for an answer to a question, when the origin says that it is busy.
@@ -41,7 +42,6 @@ impl Origin {
     /// Asks a question, again when the origin is busy; any other answer is given back.
     async fn ask(&self, method: Method, url: &Url, headers: &HeaderMap) -> Result<Response, DownloadError> {
         let tuning = &self.settings.tuning;
-        let mut wait = tuning.back_off;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -50,8 +50,7 @@ impl Origin {
                 Ok(response) if is_busy(response.status()) && tries < BUSY_TRIES => response.retry_after(),
                 answer => return answer,
             };
-            tokio::time::sleep(asked.unwrap_or(wait).max(wait).min(tuning.back_off_max)).await;
-            wait = (wait * 2).min(tuning.back_off_max);
+            tokio::time::sleep(back_off(tuning.back_off, tuning.back_off_max, tries, asked)).await;
         }
     }
 
