@@ -44,7 +44,7 @@ enum Part {
     },
     /// exec to ready line, idle memory, swap overhead.
     Startup,
-    /// CPU per event of the Ollama translation against our own pass-through.
+    /// CPU per event of every translated stream against our own pass-through.
     Translate,
     /// The minimal reference proxy (started by the harness itself).
     #[command(hide = true)]

@@ -15,33 +15,77 @@ use crate::{meter, report, targets};
 const STREAMS: usize = 64;
 const TOKENS: u64 = 1000;
 
-/// A stream of the stub engine: so many tokens, so many a second (0: as fast as they are taken).
+/// A stream of the stub engine in llama-server's own form: so many tokens, so many a second (0: as fast as they are taken).
 fn stream_body(model: &str, tokens: u64, rate: f64) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": true,
-        // Each dialect's word for the length; without one the stub never ends.
-        "max_tokens": tokens, "options": {"num_predict": tokens}, "stub": {"tokens": tokens, "rate": rate}})
+        // Without a length the stub never ends.
+        "max_tokens": tokens, "stub": {"tokens": tokens, "rate": rate}})
 }
 
 /// How a stream is asked for and how its events are counted.
 #[derive(Clone, Copy)]
 struct Form {
+    name: &'static str,
     path: &'static str,
+    body: fn(u64) -> Value,
     marker: &'static [u8],
     end: &'static [u8],
 }
 
 /// llama-server's own form: what passes through. The stub's text pieces are ` tok0`, ` tok1`, …
 const OPENAI: Form = Form {
+    name: "pass-through (OpenAI)",
+    body: |tokens| stream_body("tiny-chat", tokens, 0.0),
     path: "/v1/chat/completions",
     marker: b"\"content\":\" tok",
     end: b"data: [DONE]",
 };
-/// Ollama's form: translated.
-const OLLAMA: Form = Form {
-    path: "/api/chat",
-    marker: b"\"content\":\" tok",
-    end: b"\"done\":true",
-};
+/// The forms that are translated.
+const TRANSLATED: [Form; 5] = [
+    Form {
+        name: "Ollama",
+        path: "/api/chat",
+        body: |tokens| {
+            json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}],
+                "options": {"num_predict": tokens}})
+        },
+        marker: b"\"content\":\" tok",
+        end: b"\"done\":true",
+    },
+    Form {
+        name: "Anthropic",
+        path: "/v1/messages",
+        body: |tokens| {
+            json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens,
+                "stream": true})
+        },
+        marker: b"\"text\":\" tok",
+        end: b"\"type\":\"message_stop\"",
+    },
+    Form {
+        name: "OpenAI responses",
+        path: "/v1/responses",
+        // Not kept: what is measured is the stream, not the database.
+        body: |tokens| json!({"model": "tiny-chat", "input": "Hello", "max_output_tokens": tokens, "stream": true, "store": false}),
+        marker: b"\"delta\":\" tok",
+        // The length ends it, not the model.
+        end: b"event: response.incomplete",
+    },
+    Form {
+        name: "LM Studio v1",
+        path: "/api/v1/chat",
+        body: |tokens| json!({"model": "tiny-chat", "input": "Hello", "max_output_tokens": tokens, "stream": true, "store": false}),
+        marker: b"\"type\":\"message.delta\",\"content\":\" tok",
+        end: b"\"type\":\"chat.end\"",
+    },
+    Form {
+        name: "LM Studio v0",
+        path: "/api/v0/chat/completions",
+        body: |tokens| stream_body("tiny-chat", tokens, 0.0),
+        marker: b"\"content\":\" tok",
+        end: b"data: [DONE]",
+    },
+];
 
 struct Visit {
     events_per_second: f64,
@@ -77,7 +121,7 @@ async fn flood_once(target: &Target, form: Form) -> Result<Visit> {
 }
 
 async fn one_stream(address: SocketAddr, form: Form) -> Result<u64> {
-    let request = post(address, form.path, &stream_body("tiny-chat", TOKENS, 0.0));
+    let request = post(address, form.path, &(form.body)(TOKENS));
     Connection::open(address)
         .await?
         .stream(&request, form.marker, form.end)
@@ -126,28 +170,28 @@ pub(crate) async fn flood(plan: Plan) -> Result<()> {
     Ok(())
 }
 
-/// Ollama NDJSON against our own pass-through, in one run.
+/// Every translated stream against our own pass-through, in one run.
 pub(crate) async fn translate(plan: Plan) -> Result<()> {
     let target = targets::runner(0, json!({}), &[]).await?.target;
-    let forms = [("pass-through (OpenAI)", OPENAI), ("translated (Ollama)", OLLAMA)];
-    let mut visits: Vec<Vec<Visit>> = vec![Vec::new(), Vec::new()];
-    for (_, form) in forms {
-        flood_once(&target, form).await?;
+    let forms: Vec<Form> = std::iter::once(OPENAI).chain(TRANSLATED).collect();
+    let mut visits: Vec<Vec<Visit>> = forms.iter().map(|_| Vec::new()).collect();
+    for form in &forms {
+        flood_once(&target, *form).await?;
     }
     for round in 0..plan.rounds {
-        for index in order(2, round) {
-            visits[index].push(flood_once(&target, forms[index].1).await?);
+        for index in order(forms.len(), round) {
+            visits[index].push(flood_once(&target, forms[index]).await?);
         }
     }
     let rows: Vec<Vec<String>> = forms
         .iter()
         .zip(&visits)
-        .map(|((name, _), own)| {
+        .map(|(form, own)| {
             let cpu: Vec<f64> = own.iter().map(|v| v.cpu_us).collect();
             let ratio: Vec<f64> = own.iter().zip(&visits[0]).map(|(v, p)| v.cpu_us / p.cpu_us).collect();
             let rate: Vec<f64> = own.iter().map(|v| v.events_per_second).collect();
             vec![
-                (*name).to_owned(),
+                form.name.to_owned(),
                 report::spread(&rate, 0),
                 report::spread(&cpu, 2),
                 report::spread(&ratio, 2),
