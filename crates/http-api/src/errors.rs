@@ -263,6 +263,11 @@ fn ollama_route(operation: Option<Operation>) -> ollama::Route {
         Some(Operation::OllamaEmbed) => ollama::Route::Embed,
         Some(Operation::OllamaEmbeddings) => ollama::Route::Embeddings,
         Some(Operation::OllamaShow) => ollama::Route::Show,
+        Some(Operation::OllamaCopy) => ollama::Route::Copy,
+        Some(Operation::OllamaDelete) => ollama::Route::Delete,
+        Some(Operation::OllamaCreate) => ollama::Route::Create,
+        Some(Operation::OllamaPull) => ollama::Route::Pull,
+        Some(Operation::OllamaPush) => ollama::Route::Push,
         _ => ollama::Route::Other,
     }
 }

@@ -59,6 +59,7 @@ pub(crate) async fn next_piece(body: &mut UpstreamBody) -> Result<Option<Bytes>,
 /// Passes an event stream on untouched. Waits for the first piece, so that a failure before it is still a status.
 pub(crate) async fn event_stream(
     mut upstream: UpstreamBody,
+    tail: RelayTail,
     form: StreamErrorForm,
 ) -> Result<Response<Body>, RunnerError> {
     let Some(first) = next_piece(&mut upstream).await? else {
@@ -72,7 +73,7 @@ pub(crate) async fn event_stream(
         EventRelay {
             upstream: Some(upstream),
             first,
-            tail: RelayTail::new(),
+            tail,
             form,
         },
     ))

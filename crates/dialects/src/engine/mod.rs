@@ -17,8 +17,8 @@ pub use error::error_from_response;
 pub(crate) use error::error_from_value;
 pub use guard::{check_schema, check_schema_bytes};
 pub use replies::{
-    Embeddings, detokenize_body, embeddings_body, parse_content, parse_embeddings, parse_input_tokens, parse_prompt, parse_tokens,
-    tokenize_body,
+    Embeddings, detokenize_body, embeddings_body, parse_content, parse_embeddings, parse_input_tokens, parse_prompt,
+    parse_tokens, tokenize_body,
 };
 pub use request::{Limits, apply_template_body, chat_body, completion_body, drop_oldest, infill_body};
 pub use stream::{GenerationDecoder, Wire};

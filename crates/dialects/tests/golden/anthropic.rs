@@ -20,7 +20,11 @@ struct Parsed {
 
 /// What a handler does up to the engine.
 fn run(count: bool, body: &[u8]) -> Result<Parsed, RunnerError> {
-    let call = if count { Call::parse_count(body) } else { Call::parse(body) }?;
+    let call = if count {
+        Call::parse_count(body)
+    } else {
+        Call::parse(body)
+    }?;
     let (model, stream, caches) = (call.model.clone(), call.stream, call.caches);
     let entry = find(&model).ok_or_else(|| RunnerError::model_not_found(&model))?;
     let job = call.plan(&entry)?;
@@ -109,7 +113,10 @@ fn streams(case: &Path, head: &ReplyHead, stream: &[u8]) {
             continue;
         }
         coder.push(b"\n", &mut out);
-        assert!(String::from_utf8_lossy(&out).contains("content_block_"), "held back: {text}");
+        assert!(
+            String::from_utf8_lossy(&out).contains("content_block_"),
+            "held back: {text}"
+        );
     }
 }
 
@@ -122,7 +129,10 @@ fn check(stream: &[u8], last: &str) {
     let mut seen = Vec::new();
     for frame in text.trim_end().split("\n\n") {
         let (event, data) = frame.split_once('\n').unwrap();
-        let (event, data) = (event.strip_prefix("event: ").unwrap(), data.strip_prefix("data: ").unwrap());
+        let (event, data) = (
+            event.strip_prefix("event: ").unwrap(),
+            data.strip_prefix("data: ").unwrap(),
+        );
         let data: Value = serde_json::from_str(data).unwrap();
         assert_eq!(data["type"], event);
         match event {
@@ -193,7 +203,10 @@ fn a_prompt_too_long_is_said_in_the_words_clients_know() {
         "Words.",
     );
     let body = String::from_utf8(anthropic::error(&error, None).body).unwrap();
-    assert!(body.contains("prompt is too long: 5000 tokens > 4096 maximum"), "{body}");
+    assert!(
+        body.contains("prompt is too long: 5000 tokens > 4096 maximum"),
+        "{body}"
+    );
 }
 
 #[test]

@@ -10,12 +10,19 @@ mod anthropic;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod llamacpp;
+#[cfg(test)]
 mod llamarunner;
 #[cfg(test)]
 mod lmstudio;
+mod lmstudio_v1;
 #[cfg(test)]
 mod ollama;
 #[cfg(test)]
 mod openai;
+#[cfg(test)]
+mod openai_bodies;
+#[cfg(test)]
+mod responses;
 #[cfg(test)]
 mod support;

@@ -1,12 +1,15 @@
 //! One function per operation of the route table.
 
 mod anthropic;
-mod lease;
+mod downloads;
+pub(crate) mod lease;
 mod llamacpp;
 mod llamarunner;
 mod lmstudio;
 mod lmstudio_v1;
+mod model_events;
 mod ollama;
+mod ollama_create;
 mod ollama_generate;
 mod ollama_store;
 mod openai;
@@ -52,8 +55,8 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::OllamaGenerate => Box::pin(ollama_generate::generate(cx, parts, body)).await,
         Op::OllamaEmbed => Box::pin(ollama::embed(cx, parts, body, false)).await,
         Op::OllamaEmbeddings => Box::pin(ollama::embed(cx, parts, body, true)).await,
-        Op::ListModels => Ok(openai::list_models(cx, parts)),
-        Op::OneModel => openai::one_model(cx),
+        Op::ListModels => Box::pin(llamacpp::list_models(cx, parts)).await,
+        Op::OneModel => llamacpp::one_model(cx, parts),
         Op::ChatCompletions => Box::pin(openai::chat(cx, parts, body)).await,
         Op::Completions => Box::pin(openai::completions(cx, parts, body)).await,
         Op::Embeddings | Op::V0Embeddings => Box::pin(openai::embeddings(cx, parts, body)).await,
@@ -76,6 +79,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         | Op::LlamaTokenize
         | Op::LlamaDetokenize
         | Op::LlamaApplyTemplate
+        | Op::LlamaCountTokens
         | Op::LlamaProps
         | Op::LlamaSetProps
         | Op::LlamaSlots
@@ -102,6 +106,12 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::V0Model => lmstudio::model(cx),
         Op::V0ChatCompletions => Box::pin(lmstudio::chat(cx, parts, body)).await,
         Op::V0Completions => Box::pin(lmstudio::completions(cx, parts, body)).await,
+        Op::Downloads
+        | Op::StartDownload
+        | Op::OneDownload
+        | Op::RemoveDownload
+        | Op::PauseDownload
+        | Op::ResumeDownload => Box::pin(downloads::run(cx, parts, body)).await,
         Op::ModelStatus => llamarunner::model_status(cx),
         Op::ModelInfo => llamarunner::model_info(cx),
         Op::ModelStart => Box::pin(llamarunner::start(cx, body)).await,
@@ -115,7 +125,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
 }
 
 /// Wall clock for the dialects.
-fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     static CLOCK: OnceLock<Clock> = OnceLock::new();
     Arc::clone(CLOCK.get_or_init(|| Arc::new(now_ns)))
 }
@@ -143,6 +153,15 @@ fn listed(state: &ApiState) -> Vec<ModelView> {
         .listed()
         .map(|entry| view(state, entry))
         .collect()
+}
+
+/// The models that lists show, and after them the further instances that exist.
+fn listed_with_instances(state: &ApiState) -> Vec<ModelView> {
+    let catalog = state.registry.catalog();
+    let further = catalog.instances().map(|entry| view(state, entry));
+    let mut models = listed(state);
+    models.extend(further);
+    models
 }
 
 /// A value of the query string, percent-decoded.

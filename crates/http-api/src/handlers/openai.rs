@@ -3,30 +3,40 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use dialects::openai::{self, Edits, Ids, ModelListOptions, StreamErrorForm};
+use config::ReasoningField;
+use dialects::engine::Wire;
+use dialects::openai::{
+    self, Additions, CompletionPlan, Cut, Edits, Ids, InfillHead, InfillStream, ModelListOptions, NamedReasoning,
+    Prompt, ReasoningName, RelayTail, ShapedStream, StreamErrorForm,
+};
 use dialects::peek::{self, Peeked};
-use dialects::{engine, lmstudio_rest};
-use domain::{Capability, EngineMode, LaunchOptions, RunnerError};
+use dialects::{Rendered, engine, lmstudio_rest};
+use domain::chat::CompletionRequest;
+use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
 use http::Response;
 use http::request::Parts;
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 
 use super::lease::{EngineCalls, Target, Wish, is_jit, known, lease, not_found, require, target};
-use super::{Answer, listed, view};
+use super::ollama::{collect, limits};
+use super::responses::random_hex;
+use super::{Answer, listed, listed_with_instances, now_ns, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::listener::Flavour;
 use crate::relay;
 
+/// Largest answer that is changed on its way.
+const MAX_ANSWER: usize = 256 << 20;
+
 /// `GET /v1/models` and `/models`.
 pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
-    let models = listed(cx.state());
     let body = if cx.flavour() == Flavour::LmStudio {
-        lmstudio_rest::openai_models(&models, !cx.settings.lmstudio_port.jit)
+        lmstudio_rest::openai_models(&listed_with_instances(cx.state()), !cx.settings.lmstudio_port.jit)
     } else {
-        openai::models_list(&models, options(cx, parts.uri.path() == "/models"))
+        openai::models_list(&listed(cx.state()), options(cx, parts.uri.path() == "/models"))
     };
     json(cx.route.dialect, body)
 }
@@ -59,6 +69,8 @@ pub(super) fn options(cx: &Cx, bare: bool) -> ModelListOptions {
 pub(super) enum Work {
     Chat,
     Completion,
+    /// A completion of text on both sides of a gap.
+    Infill,
     Embeddings,
     Rerank,
 }
@@ -66,7 +78,7 @@ pub(super) enum Work {
 impl Work {
     fn mode(self) -> EngineMode {
         match self {
-            Self::Chat | Self::Completion => EngineMode::Completion,
+            Self::Chat | Self::Completion | Self::Infill => EngineMode::Completion,
             Self::Embeddings => EngineMode::Embedding,
             Self::Rerank => EngineMode::Rerank,
         }
@@ -76,46 +88,178 @@ impl Work {
         match self {
             Self::Chat => engine::CHAT,
             Self::Completion => "/v1/completions",
+            Self::Infill => engine::INFILL,
             Self::Embeddings => engine::EMBEDDINGS,
             Self::Rerank => "/v1/rerank",
         }
     }
 
-    fn check(self, body: &Peeked<'_>) -> Result<Edits, RunnerError> {
+    fn check(self, body: &[u8], peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
         match self {
-            Self::Chat => openai::check_chat(body),
-            Self::Completion => openai::check_completion(body),
-            Self::Embeddings => openai::check_embeddings(body),
-            Self::Rerank => openai::check_rerank(body),
+            Self::Chat => openai::check_chat(peeked),
+            Self::Completion => match openai::completion_plan(body, peeked)? {
+                CompletionPlan::Relay(edits) | CompletionPlan::Shaped(edits, _) => Ok(edits),
+                CompletionPlan::Infill(..) => Err(openai::no_suffix()),
+            },
+            Self::Infill => Ok(Edits::new()),
+            Self::Embeddings => {
+                let mut edits = openai::check_embeddings(peeked)?;
+                edits.extend(Cut::of(peeked)?.and_then(Cut::edit));
+                Ok(edits)
+            }
+            Self::Rerank => openai::check_rerank(peeked),
         }
     }
 }
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    generate(cx, parts, body, Work::Chat).await
-}
-
-/// `POST /v1/completions`.
-pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    generate(cx, parts, body, Work::Completion).await
-}
-
-async fn generate(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
-    let sent = start(cx, parts, cx.collect(body).await?, work).await?;
-    let mut answer = if relay::is_event_stream(sent.response.headers()) {
-        relay::event_stream(sent.response.into_body(), error_form(cx)).await?
-    } else {
-        relay::whole(sent.response).await?
+    let sent = start(cx, parts, cx.collect(body).await?, Work::Chat).await?;
+    let mut answer = match reasoning_name(cx, &sent.target.entry) {
+        None => relayed(cx, sent.response).await?,
+        Some(name) if relay::is_event_stream(sent.response.headers()) => {
+            let coder = NamedReasoning::new(name, error_form(cx));
+            relay::translated(sent.response.into_body(), coder, Rendered::SSE).await?
+        }
+        Some(name) => {
+            let whole = sent.response.into_body().collect_bytes(MAX_ANSWER).await?;
+            let mut named = Vec::with_capacity(whole.len() + 64);
+            openai::name_reasoning(&whole, name, &mut named);
+            json(cx.route.dialect, named)
+        }
     };
     sent.target.mark(&mut answer);
     Ok(answer)
 }
 
+/// Another name for `reasoning_content`, where clients of the port expect one. Models that do not reason are relayed
+/// untouched.
+fn reasoning_name(cx: &Cx, entry: &ModelEntry) -> Option<ReasoningName> {
+    if !entry.can(Capability::Thinking) {
+        return None;
+    }
+    let is_gpt_oss = || entry.facts.architecture.replace('-', "") == "gptoss";
+    match (cx.flavour(), cx.settings.lmstudio_port.reasoning_field) {
+        (Flavour::Ollama, _) => Some(ReasoningName::Both),
+        (Flavour::LmStudio, ReasoningField::Reasoning) => Some(ReasoningName::Short),
+        (Flavour::LmStudio, ReasoningField::Auto) if is_gpt_oss() => Some(ReasoningName::Short),
+        _ => None,
+    }
+}
+
+/// The engine's answer, untouched.
+async fn relayed(cx: &Cx, response: Response<UpstreamBody>) -> Answer {
+    if relay::is_event_stream(response.headers()) {
+        relay::event_stream(response.into_body(), RelayTail::new(), error_form(cx)).await
+    } else {
+        relay::whole(response).await
+    }
+}
+
+/// `POST /v1/completions`: relayed, shaped on its way, or through the engine's fill-in route.
+pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
+    let body = cx.collect(body).await?;
+    let plan = {
+        let peeked = peek::peek(&body)?;
+        openai::completion_plan(&body, &peeked)?
+    };
+    let shape = match plan {
+        CompletionPlan::Relay(_) => {
+            let sent = start(cx, parts, body, Work::Completion).await?;
+            let mut answer = relayed(cx, sent.response).await?;
+            sent.target.mark(&mut answer);
+            return Ok(answer);
+        }
+        CompletionPlan::Infill(request, shape) => return Box::pin(infill(cx, parts, body, *request, shape)).await,
+        CompletionPlan::Shaped(_, shape) => shape,
+    };
+    let prepared = prepare(cx, parts, body, Work::Completion).await?;
+    let calls = EngineCalls::new(cx, &prepared.lease);
+    let echo = echoed(&calls, shape.echo.clone().unwrap_or_default()).await?;
+    let response = calls.send(Work::Completion.path(), prepared.body).await?;
+    let mut answer = if relay::is_event_stream(response.headers()) {
+        let coder = ShapedStream::new(&shape, echo, error_form(cx));
+        relay::translated(response.into_body(), coder, Rendered::SSE).await?
+    } else {
+        let whole = response.into_body().collect_bytes(MAX_ANSWER).await?;
+        json(cx.route.dialect, openai::shape_completion(&whole, &shape, echo)?)
+    };
+    prepared.target.mark(&mut answer);
+    Ok(answer)
+}
+
+/// The prompts as text.
+async fn echoed(calls: &EngineCalls, prompts: Vec<Prompt>) -> Result<Vec<String>, RunnerError> {
+    let mut texts = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        texts.push(match prompt {
+            Prompt::Text(text) => text,
+            Prompt::Tokens(tokens) => calls.detokenize(&tokens).await?,
+        });
+    }
+    Ok(texts)
+}
+
+/// A completion with a `suffix`.
+async fn infill(
+    cx: &Cx,
+    parts: &Parts,
+    body: Bytes,
+    request: CompletionRequest,
+    shape: openai::CompletionShape,
+) -> Answer {
+    let include_usage = {
+        let options = serde_json::from_slice::<StreamOptions>(&body);
+        options.is_ok_and(|body| body.stream_options.is_some_and(|options| options.include_usage))
+    };
+    let stream = peek::peek(&body)?.stream()?;
+    let prepared = prepare(cx, parts, body, Work::Infill).await?;
+    let calls = EngineCalls::new(cx, &prepared.lease);
+    let head = InfillHead {
+        id: format!("cmpl-{}", &random_hex()[..24]),
+        model: prepared.target.entry.key.to_string(),
+        created: now_ns() / 1_000_000_000,
+        echo: echoed(&calls, shape.echo.clone().unwrap_or_default()).await?,
+        shape,
+        include_usage,
+    };
+    let body = engine::infill_body(&request, limits(&prepared.lease))?;
+    let upstream = calls.send(engine::INFILL, body).await?.into_body();
+    let mut answer = if stream {
+        relay::translated(upstream, InfillStream::new(head, error_form(cx)), Rendered::SSE).await?
+    } else {
+        json(
+            cx.route.dialect,
+            head.reply(&collect(upstream, Wire::Completion).await?),
+        )
+    };
+    prepared.target.mark(&mut answer);
+    Ok(answer)
+}
+
+#[derive(serde::Deserialize)]
+struct StreamOptions {
+    stream_options: Option<IncludeUsage>,
+}
+
+#[derive(serde::Deserialize)]
+struct IncludeUsage {
+    #[serde(default)]
+    include_usage: bool,
+}
+
 /// `POST /v1/embeddings` and its v0 twin.
 pub(super) async fn embeddings(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    let sent = start(cx, parts, cx.collect(body).await?, Work::Embeddings).await?;
-    let mut answer = relay::whole(sent.response).await?;
+    let body = cx.collect(body).await?;
+    let cut = Cut::of(&peek::peek(&body)?)?;
+    let sent = start(cx, parts, body, Work::Embeddings).await?;
+    let mut answer = match cut {
+        None => relay::whole(sent.response).await?,
+        Some(cut) => {
+            let whole = sent.response.into_body().collect_bytes(MAX_ANSWER).await?;
+            json(cx.route.dialect, cut.reply(&whole, sent.target.entry.key.as_str())?)
+        }
+    };
     sent.target.mark(&mut answer);
     Ok(answer)
 }
@@ -178,6 +322,7 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
     let name = name.as_deref().unwrap_or_else(|| target.entry.key.as_str());
     match work {
         Work::Chat => require(&target.entry, name, &[Capability::Chat, Capability::Completion], "chat")?,
+        Work::Infill => require(&target.entry, name, &[Capability::Insert], "insert")?,
         Work::Completion => require(
             &target.entry,
             name,
@@ -192,24 +337,46 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
         }
         Work::Rerank => require(&target.entry, name, &[Capability::Rerank], "reranking")?,
     }
-    let edits = work.check(&peeked)?;
+    let mut edits = work.check(&body, &peeked)?;
+    let additions = if matches!(work, Work::Chat | Work::Completion) {
+        let profile = &target.entry.profile;
+        openai::additions(&peeked, profile, cx.flavour() == Flavour::Ollama, &mut edits)?
+    } else {
+        Additions::default()
+    };
     let wish = Wish {
         launch: LaunchOptions {
             mode: Some(work.mode()),
-            ..LaunchOptions::default()
+            ..additions.launch
         },
         keep_alive: peeked.keep_alive()?,
         ttl: peeked.ttl()?,
     };
-    if stream && matches!(work, Work::Chat | Work::Completion) {
+    let answers = openai::answers(&peeked)?;
+    if stream && matches!(work, Work::Chat | Work::Completion | Work::Infill) {
         cx.will_stream(error_form(cx))?;
     }
-    let rewritten = if edits.is_empty() {
-        None
-    } else {
-        Some(peek::rewrite(&body, &peeked, &edits))
-    };
+    let mut members = additions.members;
+    if work == Work::Chat && inline_reasoning(cx) {
+        members.extend_from_slice(if members.is_empty() { b"" } else { b"," });
+        members.extend_from_slice(b"\"reasoning_format\":\"none\"");
+    }
+    let mut rewritten = (!edits.is_empty()).then(|| peek::rewrite(&body, &peeked, &edits));
+    if !members.is_empty() {
+        let so_far = rewritten.as_deref().unwrap_or(&body);
+        rewritten = Some(peek::with_defaults(so_far, &peeked, &members));
+    }
     let body = rewritten.map_or(body, Bytes::from);
     let lease = lease(cx, parts, &target.entry, wish).await?;
+    // Each answer of one request takes a slot of the engine's.
+    let parallel = lease.launch().parallel.max(1);
+    if answers > parallel && matches!(work, Work::Chat | Work::Completion) {
+        return Err(openai::too_many_answers(parallel));
+    }
     Ok(Prepared { target, lease, body })
+}
+
+/// LM Studio's setting that leaves the thoughts in the text (LM Studio contract 4.2).
+fn inline_reasoning(cx: &Cx) -> bool {
+    cx.flavour() == Flavour::LmStudio && cx.settings.lmstudio_port.reasoning_field == ReasoningField::Inline
 }
