@@ -170,6 +170,11 @@ impl Downloads {
         Ok(true)
     }
 
+    /// What origins are asked with, as the settings are now: for searches in the hub and for pushes.
+    pub fn origin(&self) -> Origin {
+        self.inner.origin()
+    }
+
     /// Puts changed settings in effect; running transfers keep what they began with, except for the two limits.
     pub fn apply(&self, settings: DownloadSettings) {
         let inner = &self.inner;
