@@ -18,7 +18,6 @@ pub fn error(error: &RunnerError, legacy_strings: bool) -> Rendered {
             value["code"] = serde_json::Value::Null;
             value["param"] = "model".into();
         }
-        ErrorKind::EngineFailed if error.code.is_none() => value["code"] = "model_load_failed".into(),
         ErrorKind::InvalidRequest if error.code.is_none() => value["code"] = "invalid_value".into(),
         _ => {}
     }

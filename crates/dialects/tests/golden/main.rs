@@ -15,6 +15,8 @@ mod llamacpp;
 mod llamarunner;
 #[cfg(test)]
 mod lmstudio;
+#[cfg(test)]
+mod lmstudio_ws;
 mod lmstudio_v1;
 #[cfg(test)]
 mod ollama;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::chat::{ChatResult, OutputItem};
 use super::error::error_value;
 use super::seconds;
+use crate::StreamForm;
 use crate::engine::{GenerationDecoder, Piece, Wire};
 use crate::json::{to_vec, write_str};
 use crate::sse::write_event;
@@ -156,6 +157,27 @@ impl ChatStream {
     pub fn end(&self, result: &ChatResult, out: &mut Vec<u8>) {
         self.told
             .event("chat.end", json!({"result": result.value()}), false, out);
+    }
+}
+
+/// The stream of a chat that failed before its first event.
+pub struct ChatForm {
+    instance_id: String,
+}
+
+impl ChatForm {
+    /// For one answer.
+    pub fn new(instance_id: String) -> Self {
+        Self { instance_id }
+    }
+}
+
+impl StreamForm for ChatForm {
+    fn fail(&self, error: &RunnerError, out: &mut Vec<u8>) {
+        let mut stream = ChatStream::new(self.instance_id.clone());
+        stream.start(out);
+        stream.fail(error.clone(), out);
+        stream.end(&stream.result(), out);
     }
 }
 

@@ -71,9 +71,14 @@ impl LoadCall {
         let wish = self.launch_for(entry);
         let longest = entry.facts.context_length.unwrap_or(u32::MAX);
         let context = wish.context.map(|context| context.min(longest));
+        let others = LaunchOptions {
+            context: None,
+            ..wish.clone()
+        };
         let have = &instance.launch;
-        // A smaller context than the loaded one would be served, but it was not what was asked for.
-        have.satisfies(&wish, entry.facts.context_length)
+        // A smaller context than the loaded one would be served, but it was not what was asked for; a larger one that the
+        // engine could not give would not be given again.
+        have.satisfies(&others, None)
             && context.is_none_or(|context| context == have.context || have.options.context == Some(context))
             && wish.parallel.is_none_or(|parallel| parallel == have.parallel)
     }

@@ -8,7 +8,7 @@ mod load;
 mod models;
 
 pub use chat::{ChatCall, ChatResult, OutputItem, is_response_id};
-pub use chat_stream::ChatStream;
+pub use chat_stream::{ChatForm, ChatStream};
 pub use download::{DownloadCall, download_started, download_status, downloads};
 pub use error::error;
 pub use load::{LoadCall, LoadReply, UnloadCall, unload_reply};

@@ -54,7 +54,8 @@ fn value(model: &ModelView, all: &[ModelView]) -> Value {
             "trained_for_tool_use": entry.can(Capability::Tools),
         });
         let reasoning = reasoning_options(entry);
-        if let Some(default) = reasoning.last() {
+        if !reasoning.is_empty() {
+            let default = if is_gpt_oss(entry) { "medium" } else { "on" };
             capabilities["reasoning"] = json!({"allowed_options": reasoning, "default": default});
         }
         value["capabilities"] = capabilities;
@@ -72,12 +73,12 @@ fn is_embedding(entry: &ModelEntry) -> bool {
     entry.can(Capability::Embedding)
 }
 
-/// What `reasoning` may be for this model, the default last; empty: it cannot be controlled.
+/// What `reasoning` may be for this model; empty: it cannot be controlled.
 pub(super) fn reasoning_options(entry: &ModelEntry) -> &'static [&'static str] {
     if !entry.can(Capability::Thinking) {
         &[]
     } else if is_gpt_oss(entry) {
-        &["low", "high", "medium"]
+        &["low", "medium", "high"]
     } else {
         &["off", "on"]
     }
