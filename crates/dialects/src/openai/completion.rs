@@ -99,6 +99,14 @@ pub fn completion_plan(body: &[u8], peeked: &Peeked<'_>) -> Result<CompletionPla
     Ok(CompletionPlan::Shaped(edits, shape))
 }
 
+/// `suffix` on a route that relays only (LM Studio's old one).
+pub fn no_suffix() -> RunnerError {
+    unsupported(
+        "suffix",
+        "'suffix' is not supported on this route; use /v1/completions.",
+    )
+}
+
 fn flag(peeked: &Peeked<'_>, key: Key) -> Result<bool, RunnerError> {
     let Some(field) = peeked.get(key) else { return Ok(false) };
     field.as_bool().ok_or_else(|| wrong_type(key.as_str(), "a boolean"))

@@ -58,7 +58,10 @@ pub fn additions(
     }
     members.remove("stream");
     members.remove("cache_prompt");
-    if [Key::MaxTokens, Key::MaxCompletionTokens, Key::NPredict].iter().any(|key| peeked.get(*key).is_some()) {
+    if [Key::MaxTokens, Key::MaxCompletionTokens, Key::NPredict]
+        .iter()
+        .any(|key| peeked.get(*key).is_some())
+    {
         members.remove("max_tokens");
     }
     if ollama_port {

@@ -15,9 +15,9 @@ mod llamacpp;
 mod llamarunner;
 #[cfg(test)]
 mod lmstudio;
+mod lmstudio_v1;
 #[cfg(test)]
 mod lmstudio_ws;
-mod lmstudio_v1;
 #[cfg(test)]
 mod ollama;
 #[cfg(test)]
