@@ -21,6 +21,8 @@ pub(crate) struct Opened {
     pub(crate) start: u64,
     /// Where the body ends, when that is known.
     pub(crate) end: Option<u64>,
+    /// It is the whole file, or the whole rest of it.
+    pub(crate) whole: bool,
 }
 
 /// Why a request gave no usable bytes.
@@ -161,8 +163,14 @@ fn judge(response: Response, file: &PlannedFile, partial: &Partial, asked: &Aske
             total.unwrap_or_default()
         )))
     })?;
+    let whole = response.status() == StatusCode::OK || (end.is_some() && end == ledger.size);
     drop(ledger);
-    Ok(Opened { response, start, end })
+    Ok(Opened {
+        response,
+        start,
+        end,
+        whole,
+    })
 }
 
 /// Takes over size and version; the known size when the two contradict.

@@ -164,10 +164,10 @@ pub(crate) async fn fetch(
                 let wait = back_off(cx.tuning.back_off, cx.tuning.back_off_max, failures, None);
                 tracing::debug!(%error, ?wait, file = %file.label, "starting again after a failure");
                 blocking(move || keep.reset().map_err(|e| write_error(&e))).await?;
-                if bringing.sleep(wait).await.is_err() {
-                    return Err(DownloadError::Paused);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => continue,
+                    () = stop.cancelled() => return Err(DownloadError::Paused),
                 }
-                continue;
             }
         }
         drop(bringing);
@@ -316,6 +316,13 @@ impl Bringing<'_> {
         let Some(opened) = self.first(at, asked_end).await? else {
             return Ok(());
         };
+        if !opened.whole && !self.partial.ledger().resumable() {
+            // Nothing says that the next part would be of the same file.
+            self.partial.ledger().whole_only = true;
+            return Err(Stop::Restart(DownloadError::Origin(
+                "the origin has no word for the version of its file".into(),
+            )));
+        }
         // What the first answer brings is its own; the rest is shared out.
         let first_end = opened.end.or_else(|| self.partial.ledger().size);
         let rest = {
@@ -447,4 +454,4 @@ impl Bringing<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

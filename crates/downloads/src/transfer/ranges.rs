@@ -30,6 +30,9 @@ impl RangeSet {
 
     /// Takes a range out.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
         let mut left = Vec::with_capacity(self.0.len() + 1);
         for &(s, e) in &self.0 {
             if s < range.start.min(e) {
