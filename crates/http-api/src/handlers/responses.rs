@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dialects::openai::responses::{
-    self, Defaults, Finished, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall, StoredResponse,
+    self, Defaults, Finished, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall,
+    StoredResponse,
 };
-use dialects::{Rendered, Transcoder, engine, images, peek};
+use dialects::{Rendered, Transcoder, engine, images, ollama, peek};
 use domain::chat::{ChatRequest, Message, Part};
 use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
 use futures_util::future::BoxFuture;
@@ -63,11 +64,12 @@ async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         &[Capability::Chat, Capability::Completion],
         "chat",
     )?;
+    let mut request = call.chat(earlier(&cx.state().store, call.previous.as_deref()).await?);
+    ollama::apply_profile(&target.entry.profile, &mut request)?;
+    require_media(&target.entry, &name, &request)?;
     if call.stream {
         cx.will_stream(ResponseForm)?;
     }
-    let mut request = call.chat(earlier(&cx.state().store, call.previous.as_deref()).await?);
-    require_media(&target.entry, &name, &request)?;
     if images::needs_fit(&request) {
         request = tokio::task::spawn_blocking(move || images::fit(&mut request).map(|()| request))
             .await
