@@ -29,6 +29,7 @@ mod plan;
 mod probe;
 #[cfg(test)]
 mod property_tests;
+mod quantize;
 mod reserved;
 mod start;
 #[cfg(test)]
@@ -40,5 +41,6 @@ pub use launch::{Launch, launch};
 pub use locate::{EngineSettings, Engines, Source};
 pub use plan::{MemoryBudget, degrade, plan};
 pub use probe::EngineBinary;
+pub use quantize::{quantize, quantize_progress, quantizer};
 pub use reserved::{reserved_env, reserved_flag, reserved_setting_env};
 pub use start::{ReadyFacts, StartSignal, StartWatch, log_line};

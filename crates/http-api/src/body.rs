@@ -118,24 +118,54 @@ impl HttpBody for Body {
     }
 }
 
+/// A request body as it comes, with a minimum average rate (promise H5).
+pub(crate) struct Pieces {
+    body: Incoming,
+    started: Instant,
+    received: u64,
+    grace: Duration,
+    min_rate: u64,
+}
+
+impl Pieces {
+    pub(crate) fn of(body: Incoming, limits: &ConnectionLimits) -> Self {
+        Self {
+            body,
+            started: Instant::now(),
+            received: 0,
+            grace: limits.body_grace,
+            min_rate: limits.body_min_rate.max(1),
+        }
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, RunnerError> {
+        loop {
+            let earned = Duration::from_secs_f64(self.received as f64 / self.min_rate as f64);
+            let frame = timeout_at(self.started + self.grace + earned, self.body.frame())
+                .await
+                .map_err(|_| RunnerError::invalid("The request body came too slowly.").code("request_timeout"))?;
+            let Some(frame) = frame else { return Ok(None) };
+            let frame = frame.map_err(|_| RunnerError::invalid("The request body is incomplete or malformed."))?;
+            if let Ok(data) = frame.into_data() {
+                self.received += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
 /// Reads a request body of at most `max` bytes that keeps a minimum average rate (promises H5, H6).
-pub(crate) async fn collect(mut body: Incoming, max: usize, limits: &ConnectionLimits) -> Result<Bytes, RunnerError> {
-    if body.size_hint().lower() > max as u64 {
+pub(crate) async fn collect(body: Incoming, max: usize, limits: &ConnectionLimits) -> Result<Bytes, RunnerError> {
+    let announced = body.size_hint().lower();
+    if announced > max as u64 {
         return Err(too_large(max));
     }
-    let started = Instant::now();
+    let mut pieces = Pieces::of(body, limits);
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
-    let mut received = 0usize;
-    loop {
-        let earned = Duration::from_secs_f64(received as f64 / limits.body_min_rate.max(1) as f64);
-        let frame = timeout_at(started + limits.body_grace + earned, body.frame())
-            .await
-            .map_err(|_| RunnerError::invalid("The request body came too slowly.").code("request_timeout"))?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| RunnerError::invalid("The request body is incomplete or malformed."))?;
-        let Ok(data) = frame.into_data() else { continue };
-        received += data.len();
+    while let Some(data) = pieces.next().await? {
+        let received = pieces.received as usize;
         if received > max {
             return Err(too_large(max));
         }
@@ -143,7 +173,7 @@ pub(crate) async fn collect(mut body: Incoming, max: usize, limits: &ConnectionL
             first = data; // Most bodies come in one piece and are not copied.
         } else {
             if joined.is_empty() {
-                joined.reserve(received.max(body.size_hint().lower() as usize + received));
+                joined.reserve(received.max(announced as usize));
                 joined.extend_from_slice(&first);
             }
             joined.extend_from_slice(&data);

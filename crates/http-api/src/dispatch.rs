@@ -323,7 +323,9 @@ fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings, operation: Op
     let length = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > settings.max_body as u64) {
+    // Files go to the disk as they come, whatever their length (Ollama contract 3.5).
+    let unbounded = operation == Operation::OllamaBlobUpload;
+    if !unbounded && length.is_some_and(|length| length > settings.max_body as u64) {
         return Err(body::too_large(settings.max_body));
     }
     Ok(())

@@ -14,6 +14,7 @@ mod guard;
 mod handlers;
 mod inflate;
 mod limits;
+mod lines;
 mod listener;
 mod port_holder;
 mod relay;

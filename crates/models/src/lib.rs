@@ -24,6 +24,7 @@ mod assemble;
 mod catalog;
 mod error;
 mod index;
+mod inspect;
 mod instances;
 mod library;
 mod names;
@@ -38,6 +39,7 @@ mod watch;
 
 pub use catalog::Catalog;
 pub use error::ModelsError;
+pub use inspect::{FileKind, inspect};
 pub use registry::{Problem, Registry, ScanReport};
 pub use settings::{EntrySettings, RegistrySettings};
 pub use show::{ShowDetails, TensorView, details};

@@ -1,4 +1,7 @@
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,6 +17,24 @@ impl Digest {
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of a file's contents.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn of_file(path: &Path) -> Result<Self, StoreError> {
+        let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Self::finish(hasher)),
+                Ok(read) => hasher.update(buffer.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::io("read", path)(error)),
+            }
+        }
     }
 
     pub(crate) fn finish(hasher: Sha256) -> Self {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tempfile::NamedTempFile;
+
 use crate::{BlobWriter, Digest, Layer, Manifest, Name, StoreError, blob, media, paths};
 
 /// The longest manifest read, in bytes; real ones have a few hundred.
@@ -209,8 +211,22 @@ impl Store {
     /// The paths to give to the engine: the one blob, or the parts of a split model under names that show their numbers.
     /// Empty when the manifest has no weights.
     pub fn model_paths(&self, manifest: &Manifest) -> Vec<PathBuf> {
-        let parts: Vec<&Digest> = manifest.of_kind(media::MODEL).map(|layer| &layer.digest).collect();
-        match parts.as_slice() {
+        self.paths_of(&weights(manifest))
+    }
+
+    /// The same for weights that no manifest names yet.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
+    pub fn part_paths(&self, parts: &[Layer]) -> Result<Vec<PathBuf>, StoreError> {
+        self.writable()?;
+        let parts: Vec<Digest> = parts.iter().map(|layer| layer.digest).collect();
+        self.link_parts(&parts)?;
+        Ok(self.paths_of(&parts))
+    }
+
+    fn paths_of(&self, parts: &[Digest]) -> Vec<PathBuf> {
+        match parts {
             [] => Vec::new(),
             [one] => vec![self.blob_path(one)],
             [first, ..] => (1..=parts.len())
@@ -244,6 +260,61 @@ impl Store {
         })
     }
 
+    /// Takes a file that lies elsewhere in as a blob without copying it: by a hard link, or by a symbolic one where that is
+    /// not possible. `known`: its digest, from whoever vouches for it; else it is computed. Returns digest and length.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
+    pub fn adopt(&self, file: &Path, known: Option<Digest>) -> Result<(Digest, u64), StoreError> {
+        self.writable()?;
+        let real = fs::canonicalize(file).map_err(StoreError::io("read", file))?;
+        let size = fs::metadata(&real).map_err(StoreError::io("read", file))?.len();
+        let digest = match known {
+            Some(digest) => digest,
+            None => Digest::of_file(&real)?,
+        };
+        if !self.has_blob(&digest) {
+            let target = paths::blob(&self.root, &digest);
+            // What a lost link left.
+            let _ = fs::remove_file(&target);
+            fs::hard_link(&real, &target)
+                .or_else(|_| link_elsewhere(&real, &target))
+                .map_err(StoreError::io("link", &target))?;
+            blob::sync_folder(&paths::blobs(&self.root))?;
+        }
+        Ok((digest, size))
+    }
+
+    /// A path for a file that a program writes, to be handed to [`Store::take_in`]. It is removed with its owner.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
+    pub fn scratch(&self) -> Result<tempfile::TempPath, StoreError> {
+        self.writable()?;
+        let folder = paths::temporary(&self.root);
+        let file = tempfile::Builder::new()
+            .prefix("made-")
+            .tempfile_in(&folder)
+            .map_err(StoreError::io("create a file in", &folder))?;
+        Ok(file.into_temp_path())
+    }
+
+    /// Makes a complete [`Store::scratch`] file a blob. Returns digest and length.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn take_in(&self, file: tempfile::TempPath) -> Result<(Digest, u64), StoreError> {
+        self.writable()?;
+        let digest = Digest::of_file(&file)?;
+        let size = fs::metadata(&file).map_err(StoreError::io("read", &file))?.len();
+        let target = paths::blob(&self.root, &digest);
+        if !target.is_file() {
+            let opened = fs::File::open(&file).map_err(StoreError::io("read", &file))?;
+            blob::place(NamedTempFile::from_parts(opened, file), &target)?;
+        }
+        Ok((digest, size))
+    }
+
     /// Keeps blobs, there or still to come, from being cleaned away while work on them goes on.
     pub fn hold(&self, digests: impl IntoIterator<Item = Digest>) -> Hold {
         let digests: Vec<Digest> = digests.into_iter().collect();
@@ -274,7 +345,7 @@ impl Store {
         let name = self.stored_spelling(name);
         let path = paths::manifest(&self.root, &name)?;
         let before = read_manifest(&path, name.clone()).ok();
-        self.link_parts(&manifest)?;
+        self.link_parts(&weights(&manifest))?;
         let folder = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
         self.check_inside(folder)?;
@@ -420,9 +491,8 @@ impl Store {
     }
 
     /// Puts the parts of a split model under names that show their numbers.
-    fn link_parts(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        let parts: Vec<Digest> = manifest.of_kind(media::MODEL).map(|layer| layer.digest).collect();
-        let [first, _, ..] = parts.as_slice() else {
+    fn link_parts(&self, parts: &[Digest]) -> Result<(), StoreError> {
+        let [first, _, ..] = parts else {
             return Ok(());
         };
         for (at, part) in parts.iter().enumerate() {
@@ -458,6 +528,10 @@ impl Store {
         // Nothing is half done while it is held: a panic elsewhere does not make the map wrong.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn weights(manifest: &Manifest) -> Vec<Digest> {
+    manifest.of_kind(media::MODEL).map(|layer| layer.digest).collect()
 }
 
 /// Every file four folders deep, with the four parts of its path; unreadable folders become problems.
@@ -520,6 +594,16 @@ fn read_both(path: &Path, name: Name) -> Result<(StoredModel, Vec<u8>), StoreErr
         modified,
     };
     Ok((stored, bytes))
+}
+
+#[cfg(unix)]
+fn link_elsewhere(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(not(unix))]
+fn link_elsewhere(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, link)
 }
 
 #[cfg(unix)]

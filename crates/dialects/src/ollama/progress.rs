@@ -38,6 +38,15 @@ pub fn transfer_line(what: &str, name: &str, sha256: Option<&str>, total: Option
     line(&object, out);
 }
 
+/// Appends the line of other work on a content, with how far it is.
+pub fn work_line(status: &str, digest: &str, total: u64, done: u64, out: &mut Vec<u8>) {
+    let mut object = json!({ "status": status, "digest": digest, "total": total });
+    if done > 0 {
+        object["completed"] = done.into();
+    }
+    line(&object, out);
+}
+
 fn line(object: &Value, out: &mut Vec<u8>) {
     out.extend(to_vec(object));
     out.push(b'\n');

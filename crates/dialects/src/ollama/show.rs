@@ -91,7 +91,7 @@ impl ShowCall {
             }
         }
         if !stored.messages.is_empty() {
-            put("messages", stored.messages.iter().map(message).collect());
+            put("messages", stored_messages(&stored.messages));
         }
         put("details", details(entry, false));
         put("model_info", Value::Object(self.model_info(entry, header, copilot)));
@@ -162,8 +162,10 @@ impl ShowCall {
     }
 }
 
-fn message(message: &Message) -> Value {
-    json!({"role": role(message), "content": text(message)})
+/// Messages in the form in which Ollama shows and stores them.
+pub fn stored_messages(messages: &[Message]) -> Value {
+    let object = |message: &Message| json!({"role": role(message), "content": text(message)});
+    messages.iter().map(object).collect()
 }
 
 fn role(message: &Message) -> &'static str {

@@ -60,19 +60,16 @@ pub(super) fn tags(cx: &Cx) -> Response<Body> {
 
 /// `GET /api/ps`.
 pub(super) fn ps(cx: &Cx) -> Response<Body> {
-    let catalog = cx.state().registry.catalog();
+    // Also those whose name was deleted meanwhile: they run until they expire.
     let loaded: Vec<ModelView> = cx
         .state()
         .router
-        .instances()
+        .running()
         .into_iter()
-        .filter_map(|instance| {
-            let entry = Arc::clone(catalog.get(&instance.model)?);
-            Some(ModelView {
-                entry,
-                state: instance.state.clone(),
-                instance: Some(instance),
-            })
+        .map(|(entry, instance)| ModelView {
+            entry,
+            state: instance.state.clone(),
+            instance: Some(instance),
         })
         .filter(ModelView::is_loaded)
         .collect();
