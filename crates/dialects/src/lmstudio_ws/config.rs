@@ -142,6 +142,8 @@ pub fn load_wish(config: &KvConfig, domain: Domain, entry: &ModelEntry) -> LoadW
                 launch.flash_attention = value.as_bool().map(|on| if on { "on" } else { "off" }.to_owned());
             }
             "llama.tryMmap" => launch.mmap = value.as_bool(),
+            "offloadKVCacheToGpu" => launch.kv_offload = value.as_bool(),
+            "numExperts" => launch.experts = whole(value).filter(|experts| *experts > 0),
             "llama.kCacheQuantizationType" | "llama.vCacheQuantizationType" => {
                 cache_types.extend(checked.and_then(Value::as_str).map(str::to_owned));
             }
@@ -200,6 +202,12 @@ pub fn load_config(entry: &ModelEntry, domain: Domain, view: &InstanceView) -> K
     }
     if domain == Domain::Llm {
         set("numParallelSessions", launch.parallel.into());
+        if let Some(on) = options.kv_offload {
+            set("offloadKVCacheToGpu", on.into());
+        }
+        if let Some(experts) = options.experts {
+            set("numExperts", experts.into());
+        }
         if let Some(on) = options.flash_attention.as_deref().filter(|word| *word != "auto") {
             set("llama.flashAttention", (on == "on").into());
         }

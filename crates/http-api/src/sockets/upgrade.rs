@@ -1,9 +1,7 @@
 //! From a request to a WebSocket (RFC 6455). Host, Origin and access were checked like those of any request (promise W3).
 
 use domain::RunnerError;
-use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -59,9 +57,7 @@ fn requested(parts: &Parts) -> Option<&HeaderValue> {
         && names(headers, &UPGRADE, "websocket")
         && names(headers, &SEC_WEBSOCKET_VERSION, "13");
     // 16 bytes in base64.
-    headers
-        .get(SEC_WEBSOCKET_KEY)
-        .filter(|key| correct && key.len() == 24)
+    headers.get(SEC_WEBSOCKET_KEY).filter(|key| correct && key.len() == 24)
 }
 
 /// Does a list header hold this word?
@@ -135,6 +131,9 @@ mod tests {
         let mut other = good;
         other[2].1 = "8";
         assert_eq!(status(&other), None);
-        assert_eq!(derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 }

@@ -99,12 +99,7 @@ fn raw(prompt: String, prediction: &mut Prediction) -> Body {
     }))
 }
 
-fn messages(
-    cx: &Context,
-    history: History,
-    entry: &ModelEntry,
-    lenient: bool,
-) -> Result<Vec<Message>, RunnerError> {
+fn messages(cx: &Context, history: History, entry: &ModelEntry, lenient: bool) -> Result<Vec<Message>, RunnerError> {
     history.into_messages(FileSource {
         find: &|identifier| cx.client.file(identifier),
         vision: entry.can(Capability::Vision),
@@ -165,7 +160,9 @@ async fn success(cx: &Context, channel: &Channel, loaded: &Loaded, prediction: &
     let view = view.as_ref().unwrap_or(&loaded.view);
     let info = cx.info(&loaded.entry, view, Domain::Llm);
     let load = load_config(&loaded.entry, Domain::Llm, view);
-    channel.send(&success_message(stats, &info, &load, &prediction.echo)).await;
+    channel
+        .send(&success_message(stats, &info, &load, &prediction.echo))
+        .await;
 }
 
 /// From the queue to the end of the engine's stream.
@@ -273,7 +270,12 @@ async fn log_input(cx: &Context, loaded: &Loaded, calls: &EngineCalls, body: &Bo
         Body::Chat(request) => calls.render(request).await.unwrap_or_default(),
     };
     let entry = &loaded.entry;
-    log.publish(input_log(telemetry::now_ms(), &prompt, &entry.indexed_path, &entry_id(entry)));
+    log.publish(input_log(
+        telemetry::now_ms(),
+        &prompt,
+        &entry.indexed_path,
+        &entry_id(entry),
+    ));
 }
 
 async fn lease(cx: &Context, entry: &Arc<ModelEntry>, operation: &'static str) -> Result<Lease, RunnerError> {
@@ -338,7 +340,9 @@ pub(super) async fn embed(cx: &Arc<Context>, given: EmbedString) -> Reply {
     let embeddings = engine::parse_embeddings(&calls.ask(engine::EMBEDDINGS, body).await?)?;
     let vector = embeddings.vectors.into_iter().next().unwrap_or_default();
     if vector.iter().any(|number| !number.is_finite()) {
-        return Err(WireError::new("The model made a vector with numbers that are not finite."));
+        return Err(WireError::new(
+            "The model made a vector with numbers that are not finite.",
+        ));
     }
     #[derive(serde::Serialize)]
     struct Embedding {

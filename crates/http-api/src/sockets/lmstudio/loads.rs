@@ -55,7 +55,9 @@ pub(super) async fn get_or_load(
     let idle = matches!(model_state, ModelState::Unloaded | ModelState::Failed(_));
     if idle && settings.lmstudio_port.auto_evict {
         for other in others_just_in_time(cx, &entry) {
-            channel.send(&json!({"type": "unloadingOtherJITModel", "info": other})).await;
+            channel
+                .send(&json!({"type": "unloadingOtherJITModel", "info": other}))
+                .await;
         }
     }
     let info = model_info(&entry, domain);
@@ -208,7 +210,10 @@ pub(super) async fn unload(cx: &Context, domain: Domain, given: ByIdentifier) ->
     };
     let router = &cx.state().router;
     let key = loaded.entry.instance_key();
-    if timeout(cx.state().settings().drain, router.unload(key, false)).await.is_err() {
+    if timeout(cx.state().settings().drain, router.unload(key, false))
+        .await
+        .is_err()
+    {
         router.unload(key, true).await;
     }
     Ok(None)

@@ -43,7 +43,10 @@ impl Context {
             return None;
         }
         let fits = |loaded: &Loaded| {
-            loaded.is(domain) && query.vision.is_none_or(|wanted| wanted == loaded.entry.can(Capability::Vision))
+            loaded.is(domain)
+                && query
+                    .vision
+                    .is_none_or(|wanted| wanted == loaded.entry.can(Capability::Vision))
         };
         let named = [&query.identifier, &query.path].into_iter().flatten();
         let mut found: Option<Loaded> = None;
@@ -86,7 +89,11 @@ impl Context {
     }
 
     pub(super) fn no_model(&self, query: &Query, domain: Domain) -> WireError {
-        let loaded: Vec<String> = self.loaded(domain).iter().map(|loaded| entry_id(&loaded.entry)).collect();
+        let loaded: Vec<String> = self
+            .loaded(domain)
+            .iter()
+            .map(|loaded| entry_id(&loaded.entry))
+            .collect();
         WireError::no_model(query, &loaded)
     }
 
@@ -108,9 +115,7 @@ impl Loaded {
             Domain::Llm => EngineMode::Completion,
             Domain::Embedding => EngineMode::Embedding,
         };
-        self.view.state == ModelState::Ready
-            && Domain::of(&self.entry) == Some(domain)
-            && self.view.launch.mode == mode
+        self.view.state == ModelState::Ready && Domain::of(&self.entry) == Some(domain) && self.view.launch.mode == mode
     }
 }
 

@@ -61,7 +61,12 @@ pub(super) fn info(cx: &Context) -> Reply {
 /// `notify`: a line of the log, which the window shows.
 pub(super) fn notify(cx: &Context, given: &Notify) -> Reply {
     let description = given.description.as_deref().unwrap_or_default();
-    tracing::info!(client = cx.name, title = given.title, description, "a program sends a notice");
+    tracing::info!(
+        client = cx.name,
+        title = given.title,
+        description,
+        "a program sends a notice"
+    );
     Ok(None)
 }
 
@@ -120,7 +125,11 @@ pub(super) async fn stream_logs(cx: &Context, channel: &Channel) -> Result<(), W
     let state = cx.state();
     let mut events = state.bus.subscribe();
     let mut answers = state.sdk_log.0.subscribe();
-    let version = state.engines.llama_server().await.map_or_else(|_| String::new(), |engine| engine.version.clone());
+    let version = state
+        .engines
+        .llama_server()
+        .await
+        .map_or_else(|_| String::new(), |engine| engine.version.clone());
     loop {
         let event = tokio::select! {
             biased;

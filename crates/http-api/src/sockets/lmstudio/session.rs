@@ -286,7 +286,10 @@ impl Session {
                     return self.say(wire::channel_error(channel_id, &error));
                 }
                 if self.channels.contains_key(&channel_id) {
-                    return self.warn(&format!("Received channelCreate for the open channel {channel_id}"), None);
+                    return self.warn(
+                        &format!("Received channelCreate for the open channel {channel_id}"),
+                        None,
+                    );
                 }
                 let cancel = CancellationToken::new();
                 match work::channel(&self.context, &endpoint, channel_id, parameter, cancel.clone()) {
@@ -334,9 +337,15 @@ impl Session {
             ClientFrame::ChannelAck | ClientFrame::SignalOther => {}
             ClientFrame::KeepAlive => self.say(wire::keep_alive_ack()),
             ClientFrame::CommunicationWarning { warning } => {
-                tracing::warn!(client = self.context.name, warning, "a client could not read a message of ours");
+                tracing::warn!(
+                    client = self.context.name,
+                    warning,
+                    "a client could not read a message of ours"
+                );
             }
-            ClientFrame::Unknown { kind } => self.warn(&format!("Received a message of the unknown type '{kind}'"), None),
+            ClientFrame::Unknown { kind } => {
+                self.warn(&format!("Received a message of the unknown type '{kind}'"), None)
+            }
         }
     }
 }

@@ -361,7 +361,9 @@ pub(super) fn channel(
             let given = parameter(raw)?;
             Box::pin(async move { generate::complete_raw(&cx, &channel, given).await })
         }
-        (Namespace::Diagnostics, "streamLogs", _) => Box::pin(async move { services::stream_logs(&cx, &channel).await }),
+        (Namespace::Diagnostics, "streamLogs", _) => {
+            Box::pin(async move { services::stream_logs(&cx, &channel).await })
+        }
         (Namespace::Repository, "downloadModel", _) => {
             let given = parameter(raw)?;
             Box::pin(async move { services::download(&cx, &channel, given).await })
