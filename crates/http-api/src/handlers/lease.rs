@@ -79,6 +79,14 @@ pub(super) fn target(cx: &Cx, name: Option<&str>) -> Result<Target, RunnerError>
         tracing::warn!(asked = name.unwrap_or_default(), answering = %entry.key, "unknown model name, the only loaded model answers");
         return Ok(Target { entry, fallback: true });
     }
+    // llama-server needs no name, and neither do programs made for it; on the two ports of other products their rules hold.
+    let lenient = cx.flavour() == Flavour::Management || !cx.route.path.starts_with("/v1/");
+    if name.is_none()
+        && lenient
+        && let Some(entry) = usual(cx, suits(cx.route.operation))
+    {
+        return Ok(Target { entry, fallback: false });
+    }
     match name {
         Some(name) => Err(not_found(cx, name)),
         None => Err(
@@ -87,6 +95,43 @@ pub(super) fn target(cx: &Cx, name: Option<&str>) -> Result<Target, RunnerError>
                 .code("missing_required_parameter"),
         ),
     }
+}
+
+/// What a model must be able to do for an operation that names none.
+fn suits(operation: Op) -> &'static [Capability] {
+    match operation {
+        Op::Embeddings => &[Capability::Embedding, Capability::Chat, Capability::Completion],
+        Op::Rerank => &[Capability::Rerank],
+        _ => &[Capability::Chat, Capability::Completion],
+    }
+}
+
+/// The model meant by a request that names none: the one that is loaded, the one last used, or the only one there is.
+pub(super) fn usual(cx: &Cx, suits: &[Capability]) -> Option<Arc<ModelEntry>> {
+    let catalog = cx.state().registry.catalog();
+    let router = &cx.state().router;
+    let fits = |entry: &&Arc<ModelEntry>| suits.iter().any(|capability| entry.can(*capability));
+    let used = |entry: &&Arc<ModelEntry>| router.last_used(entry.instance_key());
+    let instances = router.instances();
+    let loaded = instances
+        .iter()
+        .filter(|instance| !matches!(instance.state, ModelState::Unloaded | ModelState::Failed(_)))
+        .filter_map(|instance| catalog.get(&instance.model))
+        .filter(fits);
+    let all: Vec<&Arc<ModelEntry>> = catalog.listed().filter(fits).collect();
+    let found = loaded
+        .max_by_key(used)
+        .or_else(|| {
+            all.iter()
+                .copied()
+                .filter(|entry| used(entry).is_some())
+                .max_by_key(used)
+        })
+        .or_else(|| match all.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        });
+    found.cloned()
 }
 
 /// The only loaded generating model, if there is exactly one.

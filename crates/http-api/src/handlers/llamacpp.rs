@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 use tokio::time::timeout;
 
-use super::lease::{EngineCalls, MAX_ERROR, Wish, known, lease, not_found, require};
+use super::lease::{EngineCalls, MAX_ERROR, Wish, known, lease, not_found, require, usual};
 use super::{Answer, listed, openai, query, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
@@ -135,34 +135,6 @@ fn locate(
                 .param("model")
         }),
     }
-}
-
-/// The model meant by a request that names none.
-pub(super) fn usual(cx: &Cx, suits: &[Capability]) -> Option<Arc<ModelEntry>> {
-    let catalog = cx.state().registry.catalog();
-    let router = &cx.state().router;
-    let fits = |entry: &&Arc<ModelEntry>| suits.iter().any(|capability| entry.can(*capability));
-    let used = |entry: &&Arc<ModelEntry>| router.last_used(entry.instance_key());
-    let instances = router.instances();
-    let loaded = instances
-        .iter()
-        .filter(|instance| !matches!(instance.state, ModelState::Unloaded | ModelState::Failed(_)))
-        .filter_map(|instance| catalog.get(&instance.model))
-        .filter(fits);
-    let all: Vec<&Arc<ModelEntry>> = catalog.listed().filter(fits).collect();
-    let found = loaded
-        .max_by_key(used)
-        .or_else(|| {
-            all.iter()
-                .copied()
-                .filter(|entry| used(entry).is_some())
-                .max_by_key(used)
-        })
-        .or_else(|| match all.as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        });
-    found.cloned()
 }
 
 /// Every model that has an engine.
