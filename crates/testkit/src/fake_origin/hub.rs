@@ -2,7 +2,7 @@ use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::content::{Content, HubFile, HubRepo, sha256};
+use super::content::{Content, HubFile, HubRepo};
 use super::serve::{self, Answer};
 use super::server::{self, Asked};
 use super::{Shared, lock};
@@ -95,9 +95,10 @@ fn refuse_gated(asked: &Asked, name: &str, repo: &HubRepo) -> Option<Answer> {
 }
 
 fn resolve(asked: &Asked, shared: &Shared, file: &HubFile) -> Answer {
-    let hash = sha256(&file.bytes);
+    let hash = shared.sha256(&file.bytes);
     let (mut answer, linked) = if file.lfs {
-        let digest = lock(&shared.content).add_blob(file.bytes.clone());
+        let digest = format!("sha256:{hash}");
+        lock(&shared.content).blobs.insert(digest.clone(), file.bytes.clone());
         (
             serve::redirect(StatusCode::FOUND, &server::signed(shared, &digest)),
             hash,
@@ -170,7 +171,7 @@ fn tree(asked: &Asked, shared: &Shared, repo: &HubRepo, name: &str, folder: &str
                 continue;
             }
         }
-        let hash = sha256(&file.bytes);
+        let hash = shared.sha256(&file.bytes);
         let mut entry = json!({"type": "file", "oid": &hash[..40], "size": file.bytes.len(), "path": path});
         if file.lfs {
             entry["lfs"] = json!({"oid": hash, "size": file.bytes.len(), "pointerSize": 135});

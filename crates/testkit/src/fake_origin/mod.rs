@@ -23,6 +23,7 @@ mod serve;
 mod server;
 mod setup;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,20 @@ struct Shared {
     content: Mutex<Content>,
     faults: Mutex<Faults>,
     record: Mutex<Vec<OriginRequest>>,
+    /// SHA-256 by address and length of the bytes, which are kept so that the address stays theirs.
+    hashes: Mutex<HashMap<(usize, usize), (Bytes, String)>>,
+}
+
+impl Shared {
+    /// SHA-256 in hex, computed once for the same bytes: every range of a file asks for it.
+    fn sha256(&self, bytes: &Bytes) -> String {
+        let key = (bytes.as_ptr() as usize, bytes.len());
+        let mut hashes = lock(&self.hashes);
+        let (_, hash) = hashes
+            .entry(key)
+            .or_insert_with(|| (bytes.clone(), content::sha256(bytes)));
+        hash.clone()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,6 +89,7 @@ impl FakeOrigin {
             content: Mutex::default(),
             faults: Mutex::default(),
             record: Mutex::default(),
+            hashes: Mutex::default(),
         });
         let stop = CancellationToken::new();
         server::listen(origin, OriginHost::Origin, &shared, &stop);

@@ -6,8 +6,8 @@ use http::header::{
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::body::{End, OriginBody};
-use super::content::sha256;
 use super::fault::OriginFault;
+use super::server::Asked;
 
 pub(super) type Answer = Response<OriginBody>;
 
@@ -75,48 +75,42 @@ pub(super) fn unauthorized(realm: &str, scope: &str) -> Answer {
 
 /// What a `Range` header asks of `size` bytes.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum Wanted {
     All,
     Part(u64, u64),
     Nothing,
 }
 
-fn asked(headers: &HeaderMap, etag: Option<&str>, size: u64) -> Asked {
+fn wanted(headers: &HeaderMap, etag: Option<&str>, size: u64) -> Wanted {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(range) = text(RANGE).and_then(|range| range.strip_prefix("bytes=")) else {
-        return Asked::All;
+        return Wanted::All;
     };
     // RFC 9110 13.1.5: only a strong validator that is equal lets the range stand.
     if let Some(condition) = text(IF_RANGE)
         && (condition.starts_with("W/") || etag != Some(condition))
     {
-        return Asked::All;
+        return Wanted::All;
     }
     let Some((from, to)) = range.split_once('-') else {
-        return Asked::All;
+        return Wanted::All;
     };
     let last = size.saturating_sub(1);
     let (first, end) = match (from.parse::<u64>(), to.parse::<u64>()) {
         (Ok(first), Ok(end)) => (first, end.min(last)),
         (Ok(first), Err(_)) => (first, last),
         (Err(_), Ok(suffix)) => (size.saturating_sub(suffix), last),
-        (Err(_), Err(_)) => return Asked::All,
+        (Err(_), Err(_)) => return Wanted::All,
     };
     if first >= size || first > end {
-        Asked::Nothing
+        Wanted::Nothing
     } else {
-        Asked::Part(first, end)
+        Wanted::Part(first, end)
     }
 }
 
-/// Serves a file: whole or the range asked for, with its faults. `serial` makes changing tags differ.
-pub(super) fn file(
-    method: &Method,
-    headers: &HeaderMap,
-    bytes: &Bytes,
-    faults: &[OriginFault],
-    serial: usize,
-) -> Answer {
+/// Serves a file: whole or the range asked for, with its faults.
+pub(super) fn file(asked: &Asked, bytes: &Bytes, hash: &str, faults: &[OriginFault]) -> Answer {
     let has = |fault: &OriginFault| faults.contains(fault);
     let mut bytes = bytes.clone();
     for fault in faults {
@@ -130,21 +124,21 @@ pub(super) fn file(
         }
     }
     // Of the true content: a flipped byte is damage on the way, which no tag tells.
-    let etag = match &sha256(&bytes)[..32] {
+    let etag = match &hash[..32] {
         _ if has(&OriginFault::NoEtag) => None,
         tag if has(&OriginFault::WeakEtag) => Some(format!("W/\"{tag}\"")),
-        tag if has(&OriginFault::NewEtag) => Some(format!("\"{tag}-{serial}\"")),
+        tag if has(&OriginFault::NewEtag) => Some(format!("\"{tag}-{}\"", asked.serial)),
         tag => Some(format!("\"{tag}\"")),
     };
     let size = bytes.len() as u64;
-    let asked = if has(&OriginFault::IgnoreRange) {
-        Asked::All
+    let wanted = if has(&OriginFault::IgnoreRange) {
+        Wanted::All
     } else {
-        asked(headers, etag.as_deref(), size)
+        wanted(&asked.headers, etag.as_deref(), size)
     };
-    let (status, first, mut body) = match asked {
-        Asked::All => (StatusCode::OK, 0, bytes.clone()),
-        Asked::Part(first, end) => {
+    let (status, first, mut body) = match wanted {
+        Wanted::All => (StatusCode::OK, 0, bytes.clone()),
+        Wanted::Part(first, end) => {
             let first = match first {
                 0 if has(&OriginFault::WrongContentRange) => 1.min(end),
                 first if has(&OriginFault::WrongContentRange) => first - 1,
@@ -152,7 +146,7 @@ pub(super) fn file(
             };
             (StatusCode::PARTIAL_CONTENT, first, slice(&bytes, first, end + 1))
         }
-        Asked::Nothing => {
+        Wanted::Nothing => {
             let range = format!("bytes */{size}");
             let headers = [(CONTENT_RANGE.as_str(), range.as_str())];
             return answer(StatusCode::RANGE_NOT_SATISFIABLE, &headers, OriginBody::complete(""));
@@ -199,7 +193,7 @@ pub(super) fn file(
     if let Some(etag) = &etag {
         all.push((ETAG.as_str(), etag.as_str()));
     }
-    let body = if method == Method::HEAD {
+    let body = if asked.method == Method::HEAD {
         OriginBody::complete("")
     } else {
         OriginBody::new(body, end, speed)
@@ -216,25 +210,25 @@ fn slice(bytes: &Bytes, from: u64, to: u64) -> Bytes {
 mod tests {
     use super::*;
 
-    fn ask(range: &str, condition: Option<&str>) -> Asked {
+    fn ask(range: &str, condition: Option<&str>) -> Wanted {
         let mut headers = HeaderMap::new();
         headers.insert(RANGE, range.parse().unwrap());
         if let Some(condition) = condition {
             headers.insert(IF_RANGE, condition.parse().unwrap());
         }
-        asked(&headers, Some("\"a\""), 10)
+        wanted(&headers, Some("\"a\""), 10)
     }
 
     #[test]
     fn ranges() {
-        assert_eq!(ask("bytes=2-5", None), Asked::Part(2, 5));
-        assert_eq!(ask("bytes=2-", None), Asked::Part(2, 9));
-        assert_eq!(ask("bytes=-3", None), Asked::Part(7, 9));
-        assert_eq!(ask("bytes=2-50", None), Asked::Part(2, 9));
-        assert_eq!(ask("bytes=10-", None), Asked::Nothing);
-        assert_eq!(ask("bytes=x", None), Asked::All);
-        assert_eq!(ask("bytes=2-5", Some("\"a\"")), Asked::Part(2, 5));
-        assert_eq!(ask("bytes=2-5", Some("\"b\"")), Asked::All);
-        assert_eq!(ask("bytes=2-5", Some("W/\"a\"")), Asked::All);
+        assert_eq!(ask("bytes=2-5", None), Wanted::Part(2, 5));
+        assert_eq!(ask("bytes=2-", None), Wanted::Part(2, 9));
+        assert_eq!(ask("bytes=-3", None), Wanted::Part(7, 9));
+        assert_eq!(ask("bytes=2-50", None), Wanted::Part(2, 9));
+        assert_eq!(ask("bytes=10-", None), Wanted::Nothing);
+        assert_eq!(ask("bytes=x", None), Wanted::All);
+        assert_eq!(ask("bytes=2-5", Some("\"a\"")), Wanted::Part(2, 5));
+        assert_eq!(ask("bytes=2-5", Some("\"b\"")), Wanted::All);
+        assert_eq!(ask("bytes=2-5", Some("W/\"a\"")), Wanted::All);
     }
 }

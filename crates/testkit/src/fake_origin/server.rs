@@ -149,7 +149,7 @@ fn cdn(asked: &Asked, shared: &Shared) -> Answer {
 /// Serves bytes of the path asked for, with its faults.
 pub(super) fn file(asked: &Asked, shared: &Shared, bytes: &Bytes) -> Answer {
     let faults = lock(&shared.faults).of_body(&asked.path);
-    serve::file(&asked.method, &asked.headers, bytes, &faults, asked.serial)
+    serve::file(asked, bytes, &shared.sha256(bytes), &faults)
 }
 
 /// An address at the second host that looks signed.
