@@ -1,10 +1,5 @@
 //! Pulls and pushes from end to end, against the fake origin.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "test code may panic"
-)]
+#![expect(clippy::unwrap_used, reason = "test code may panic")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,10 +1,5 @@
 //! What the three kinds of origin say about a name, asked of the fake origin.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "test code may panic"
-)]
+#![expect(clippy::unwrap_used, reason = "test code may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -60,7 +60,8 @@ struct Model {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Repo {
-    repo: String,
+    #[serde(rename = "repo")]
+    name: String,
     files: Vec<File>,
     #[serde(default)]
     gated: bool,
@@ -104,7 +105,7 @@ impl OriginSetup {
                 let bytes = file.source.read()?;
                 made.files.insert(file.path, HubFile { bytes, lfs: file.lfs });
             }
-            lock(&shared.content).repos.insert(repo.repo, made);
+            lock(&shared.content).repos.insert(repo.name, made);
         }
         for planned in self.faults {
             lock(&shared.faults).add(&planned.path, planned.times, planned.fault);

@@ -81,9 +81,8 @@ impl Repo {
             }
             _ => text.split('/').map(str::to_owned).collect(),
         };
-        let (owner, name, rest) = match segments.as_slice() {
-            [owner, name, rest @ ..] => (owner, name, rest),
-            _ => return Err(wrong()),
+        let [owner, name, rest @ ..] = segments.as_slice() else {
+            return Err(wrong());
         };
         if ["datasets", "spaces", "models", "api"].contains(&owner.as_str()) || !is_name(owner) || !is_name(name) {
             return Err(wrong());
