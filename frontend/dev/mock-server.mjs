@@ -31,7 +31,7 @@ const state = {
       reason: 'It needs 17.9 GB of memory and 9.2 GB are free.' }),
     model('<img src=x onerror=alert(1)>', { capabilities: ['rerank'] }),
   ],
-  requests: [], memory: { total: 32 * GIB, available: 18.4 * GIB, engines: 0 }, problems: [],
+  requests: [], downloads: [], memory: { total: 32 * GIB, available: 18.4 * GIB, engines: 0 }, problems: [],
   config: { path: '/home/u/.config/llama-runner/config.json', ok: true, error: null },
 };
 const logs = new Map();

@@ -1,4 +1,4 @@
-import type { InstanceView, ModelView, StateView } from '../src/api/types';
+import type { DownloadView, InstanceView, ModelView, StateView } from '../src/api/types';
 
 export const instance = (change: Partial<InstanceView> = {}): InstanceView => ({
   id: 1,
@@ -49,8 +49,25 @@ export const view = (change: Partial<StateView> = {}): StateView => ({
   engine: { available: true, version: 'b1', build: 1, error: null },
   models: [],
   requests: [],
+  downloads: [],
   memory: { total: 0, available: 0, engines: 0 },
   problems: [],
   config: { path: '', ok: true, error: null },
+  ...change,
+});
+
+export const job = (change: Partial<DownloadView> = {}): DownloadView => ({
+  id: 'job_0000000001',
+  name: 'tiny',
+  quantization: null,
+  state: 'downloading',
+  bytes_done: 1,
+  bytes_total: 2,
+  bytes_per_second: 1,
+  error: null,
+  verified: true,
+  model: null,
+  started_ms: 1,
+  ended_ms: null,
   ...change,
 });

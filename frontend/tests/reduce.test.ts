@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { InstanceView, ServerEvent } from '../src/api/types';
 import { needsSnapshot, reduce } from '../src/state/reduce';
-import { instance, model, view } from './fixtures';
+import { instance, job, model, view } from './fixtures';
 
 const event = (kind: object): ServerEvent => ({ seq: 1, at_ms: 1, ...kind }) as ServerEvent;
 const about = (change: Partial<InstanceView>) => event({ type: 'instance', instance: instance({ model: 'a', ...change }) });
@@ -40,11 +40,23 @@ describe('reduce', () => {
     expect(state.config).toMatchObject({ ok: false, error: 'line 4' });
   });
 
+  it('follows downloads, newest first', () => {
+    const older = job({ id: 'a', started_ms: 1 });
+    let state = reduce(view({ downloads: [older] }), event({ type: 'download', job: job({ id: 'b', started_ms: 2 }) }));
+    state = reduce(state, event({ type: 'download', job: { ...older, state: 'paused' } }));
+    expect(state.downloads.map((d) => [d.id, d.state])).toEqual([
+      ['b', 'downloading'],
+      ['a', 'paused'],
+    ]);
+  });
+
   it('asks for a snapshot where an event does not carry everything', () => {
     const table: [object, boolean][] = [
       [{ type: 'requests', active: 1 }, true],
       [{ type: 'catalog_changed', models: 3 }, true],
       [{ type: 'shutting_down' }, false],
+      [{ type: 'download', job: job() }, false],
+      [{ type: 'download', job: job({ state: 'cancelled' }) }, true],
       [{ type: 'instance', instance: instance({ state: 'loading', progress: 0.1 }) }, false],
       [{ type: 'instance', instance: instance({ state: 'ready' }) }, true],
     ];

@@ -59,6 +59,12 @@ pub(crate) enum Verb {
     Show(OnModel),
     /// Chat with a model; without PROMPT, interactively.
     Run(Run),
+    /// Download a model: an Ollama name, hf.co/OWNER/REPO[:QUANT] or the address of a GGUF file.
+    Pull(Pull),
+    /// Delete downloaded or created models.
+    Rm(Rm),
+    /// Give a model a second name.
+    Cp(Cp),
     /// Load a model.
     Start(OnModel),
     /// Unload a model.
@@ -102,6 +108,36 @@ pub(crate) struct Target {
 pub(crate) struct OnModel {
     /// Any name of the model.
     pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// What to download, for example `llama3.2`, `hf.co/unsloth/Qwen3-4B-GGUF:Q4_K_M`.
+    pub(crate) model: String,
+    /// Allow a registry without encryption.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The models.
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    /// Any name of the model.
+    pub(crate) source: String,
+    /// The new name.
+    pub(crate) destination: String,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -139,6 +139,21 @@ impl Answer {
         Ok(None)
     }
 
+    /// The next line of newline-delimited JSON; `None` at the end.
+    pub(crate) async fn line(&mut self) -> anyhow::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                return Ok(Some(String::from_utf8_lossy(&line).trim().to_owned()));
+            }
+            match self.piece().await? {
+                Some(piece) => self.buffer.extend_from_slice(&piece),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Ok(Some(String::from_utf8_lossy(&self.buffer.split()).trim().to_owned())),
+            }
+        }
+    }
+
     /// The data of the next server-sent event; `None` at the end. Events of one line, which is what servers of this
     /// interface send.
     pub(crate) async fn event(&mut self) -> anyhow::Result<Option<String>> {

@@ -27,6 +27,14 @@ impl Failure {
         }
     }
 
+    /// The user broke it off (exit code 130, as shells have it).
+    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            code: 130,
+        }
+    }
+
     /// Says it on stderr.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.message.is_empty() {

@@ -13,9 +13,11 @@ mod inventory;
 mod lifecycle;
 mod logs;
 mod output;
+mod pull;
 mod run;
 mod serve;
 mod server;
+mod stored;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +54,19 @@ async fn perform(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
         Verb::Ps(target) => inventory::ps(&server::connect(&target, &files).await?, output).await,
         Verb::Show(on) => inventory::show(&server::connect(&on.target, &files).await?, &on.model, output).await,
         Verb::Run(options) => Box::pin(run::run(&options, &files, output)).await,
+        Verb::Pull(options) => pull::pull(&server::connect(&options.target, &files).await?, &options, output).await,
+        Verb::Rm(options) => {
+            stored::rm(
+                &server::connect(&options.target, &files).await?,
+                &options.models,
+                output,
+            )
+            .await
+        }
+        Verb::Cp(options) => {
+            let server = server::connect(&options.target, &files).await?;
+            stored::cp(&server, &options.source, &options.destination, output).await
+        }
         Verb::Start(on) => lifecycle::start(&server::connect(&on.target, &files).await?, &on.model, output).await,
         Verb::Stop(options) => {
             let server = server::connect(&options.on.target, &files).await?;

@@ -46,6 +46,21 @@ export async function stopModel(key: string): Promise<void> {
   await expectOk(await fetch(modelPath(key, 'stop'), { method: 'POST' }));
 }
 
+/** Starts a download; the list of downloads shows how it goes. */
+export async function download(name: string): Promise<void> {
+  const headers = { 'content-type': 'application/json' };
+  await expectOk(await fetch('/v1/downloads', { method: 'POST', headers, body: JSON.stringify({ model: name }) }));
+}
+
+export async function changeDownload(id: string, action: 'pause' | 'resume'): Promise<void> {
+  await expectOk(await fetch(`/v1/downloads/${encodeURIComponent(id)}/${action}`, { method: 'POST' }));
+}
+
+/** Cancels a download and deletes what has come; forgets a finished one. */
+export async function removeDownload(id: string): Promise<void> {
+  await expectOk(await fetch(`/v1/downloads/${encodeURIComponent(id)}`, { method: 'DELETE' }));
+}
+
 /** Follows a model's engine log. Calls back with whole lines; ends when the server does or the signal aborts. */
 export async function followLog(
   key: string,

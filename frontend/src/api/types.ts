@@ -73,6 +73,36 @@ export interface RequestView {
   started_ms: number;
 }
 
+export type DownloadState =
+  | 'queued'
+  | 'resolving'
+  | 'downloading'
+  | 'verifying'
+  | 'paused'
+  | 'completed'
+  | 'failed'
+  | 'cancelled';
+
+export interface DownloadView {
+  id: string;
+  /** What was asked for: a model name or an address. */
+  name: string;
+  quantization: string | null;
+  state: DownloadState;
+  bytes_done: number;
+  /** null: not known yet. */
+  bytes_total: number | null;
+  bytes_per_second: number;
+  /** Why it failed or paused by itself. */
+  error: string | null;
+  /** False: the origin published no hash. */
+  verified: boolean;
+  /** The model's name in the library, once it is there. */
+  model: string | null;
+  started_ms: number;
+  ended_ms: number | null;
+}
+
 export interface StateView {
   version: string;
   uptime_s: number;
@@ -80,6 +110,8 @@ export interface StateView {
   engine: { available: boolean; version: string | null; build: number | null; error: string | null };
   models: ModelView[];
   requests: RequestView[];
+  /** Newest first. */
+  downloads: DownloadView[];
   memory: { total: number; available: number; engines: number };
   problems: string[];
   config: { path: string; ok: boolean; error: string | null };
@@ -97,6 +129,7 @@ export type ServerEvent = Stamp &
     | { type: 'model_failed'; model: string; reason: string }
     | { type: 'catalog_changed'; models: number }
     | { type: 'config'; accepted: boolean; message: string }
+    | { type: 'download'; job: DownloadView }
     | { type: 'requests'; active: number }
     | { type: 'log' }
     | { type: 'shutting_down' }
@@ -108,6 +141,7 @@ export const EVENT_TYPES = [
   'model_failed',
   'catalog_changed',
   'config',
+  'download',
   'requests',
   'shutting_down',
 ] as const;

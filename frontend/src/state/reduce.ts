@@ -29,6 +29,11 @@ export function reduce(state: StateView, event: ServerEvent): StateView {
       return changeModel(state, event.model, { state: 'failed', reason: event.reason, progress: null, instance: null });
     case 'config':
       return { ...state, config: { ...state.config, ok: event.accepted, error: event.accepted ? null : event.message } };
+    case 'download': {
+      const others = state.downloads.filter((job) => job.id !== event.job.id);
+      const downloads = [...others, event.job].sort((a, b) => b.started_ms - a.started_ms || b.id.localeCompare(a.id));
+      return { ...state, downloads };
+    }
     case 'catalog_changed':
     case 'requests':
     case 'log':
@@ -42,6 +47,9 @@ export function needsSnapshot(event: ServerEvent): boolean {
   switch (event.type) {
     case 'instance':
       return event.instance.state !== 'loading';
+    case 'download':
+      // Cancelled ones leave the list.
+      return event.job.state === 'cancelled';
     case 'log':
     case 'shutting_down':
       return false;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dialects::{ModelView, Rendered};
 use domain::{
-    ActiveRequest, Capabilities, Event, EventKind, InstanceView, LogLine, ModelKey, ModelSource, ModelState,
+    ActiveRequest, Capabilities, Event, EventKind, InstanceView, JobView, LogLine, ModelKey, ModelSource, ModelState,
     RunnerError,
 };
 use futures_util::stream::{self, Stream, StreamExt};
@@ -19,6 +19,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::downloads;
 use super::lease::{known, not_found};
 use super::llamarunner::engine_bytes;
 use super::{Answer, listed, query};
@@ -41,6 +42,7 @@ struct StateView {
     engine: EngineView,
     models: Vec<ModelSummary>,
     requests: Vec<ActiveRequest>,
+    downloads: Vec<JobView>,
     memory: MemoryView,
     problems: Vec<String>,
     config: ConfigView,
@@ -148,6 +150,7 @@ async fn document(state: &ApiState) -> StateView {
         uptime_s: state.started.elapsed().as_secs(),
         engine,
         requests: state.router.active_requests(),
+        downloads: downloads::recent(state),
         memory: MemoryView {
             total: memory.total,
             available: memory.available,

@@ -48,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) engine: Engine,
     pub(crate) settings: ApiSettings,
     pub(crate) router: RouterSettings,
+    /// Address of the origin that models come from; none: nothing can be fetched.
+    pub(crate) origin: Option<String>,
     /// Asking for the state of the configuration panics.
     pub(crate) panics: bool,
 }
@@ -60,7 +62,7 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) cancel: CancellationToken,
     pub(crate) tracker: TaskTracker,
-    _home: TempHome,
+    pub(crate) home: TempHome,
     supervisor: Supervisor,
     registry: Registry,
 }
@@ -101,6 +103,7 @@ impl Server {
         let registry = Registry::open(
             RegistrySettings {
                 dirs: vec![testkit::models_dir()],
+                store: Some(home.data().join("ollama")),
                 index_path: home.cache().join("models.json"),
                 ..RegistrySettings::default()
             },
@@ -117,17 +120,18 @@ impl Server {
             hardware: hardware.clone(),
         });
         let store = store::Store::in_memory().unwrap();
-        let ollama_store =
-            ollama_store::Store::open(home.data().join("ollama"), ollama_store::Access::Write).unwrap();
+        let ollama_store = ollama_store::Store::open(home.data().join("ollama"), ollama_store::Access::Write).unwrap();
+        let origin = setup.origin.clone().unwrap_or_else(|| "http://127.0.0.1:9".into());
+        let landed = registry.clone();
         let downloads = Downloads::start(
             DownloadSettings {
                 models_dir: home.data().join("models"),
                 ollama_store: home.data().join("ollama"),
                 max_parallel: 2,
                 bandwidth_limit: None,
-                huggingface_base_url: "http://127.0.0.1:9".into(),
-                ollama_registry_base_url: "http://127.0.0.1:9".into(),
-                allow_private_hosts: false,
+                huggingface_base_url: origin.clone(),
+                ollama_registry_base_url: origin,
+                allow_private_hosts: setup.origin.is_some(),
                 resume_on_start: false,
                 hub_token: None,
                 tuning: Tuning::default(),
@@ -137,7 +141,12 @@ impl Server {
                 ollama_store: ollama_store.clone(),
                 bus: bus.clone(),
                 disk_free: Arc::new(|_| None),
-                landed: Arc::new(|_, _| Box::pin(std::future::ready(()))),
+                landed: Arc::new(move |_, _| {
+                    let registry = landed.clone();
+                    Box::pin(async move {
+                        registry.rescan().await;
+                    })
+                }),
             },
         )
         .await
@@ -186,6 +195,7 @@ impl Server {
             ollama: view(0),
             lmstudio: view(1),
             management: view(2),
+            ..ListenersView::default()
         }));
         Self {
             ollama: addresses[0],
@@ -195,7 +205,7 @@ impl Server {
             router,
             cancel,
             tracker,
-            _home: home,
+            home,
             supervisor,
             registry,
         }
