@@ -1,10 +1,5 @@
 //! The fake origin's own protocol, asked with curl as any client would.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "test code may panic"
-)]
+#![expect(clippy::expect_used, reason = "test code may panic")]
 
 use std::process::{Command, Output};
 
