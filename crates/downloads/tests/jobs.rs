@@ -1,0 +1,620 @@
+//! Jobs from outside: one per target, exact pauses and cancels, restarts, a killed process (promise D6).
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test code may panic"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use domain::{EventKind, JobId, JobState, JobView};
+use downloads::{DownloadDeps, DownloadError, DownloadSettings, Downloads, Job, Source, Tuning};
+use ollama_store::Access;
+use store::Store;
+use telemetry::EventBus;
+use testkit::{FakeOrigin, HubRepo, OriginFault, OriginLayer};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What survives a restart.
+struct Home {
+    dir: tempfile::TempDir,
+    database: Store,
+    free: Arc<AtomicU64>,
+    looked: Arc<AtomicUsize>,
+}
+
+impl Home {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            database: Store::open(&dir.path().join("store.db")).unwrap(),
+            dir,
+            free: Arc::new(AtomicU64::new(1 << 40)),
+            looked: Arc::default(),
+        }
+    }
+
+    fn models(&self) -> PathBuf {
+        self.dir.path().join("models")
+    }
+
+    async fn downloads(
+        &self,
+        origin: &FakeOrigin,
+        change: impl FnOnce(&mut DownloadSettings),
+    ) -> (Downloads, EventBus) {
+        let mut settings = settings(self.dir.path(), &origin.url());
+        change(&mut settings);
+        let (free, looked) = (Arc::clone(&self.free), Arc::clone(&self.looked));
+        let bus = EventBus::new();
+        let deps = DownloadDeps {
+            store: self.database.clone(),
+            ollama_store: ollama_store::Store::open(&settings.ollama_store, Access::Write).unwrap(),
+            bus: bus.clone(),
+            disk_free: Arc::new(move |_| Some(free.load(Ordering::Relaxed))),
+            landed: Arc::new(move |view, files| {
+                // The files are there, and nobody has been told yet.
+                assert!(view.state != JobState::Completed && files.iter().all(|file| file.exists()));
+                looked.fetch_add(1, Ordering::Relaxed);
+                Box::pin(std::future::ready(()))
+            }),
+        };
+        (Downloads::start(settings, deps).await.unwrap(), bus)
+    }
+}
+
+fn settings(home: &Path, origin: &str) -> DownloadSettings {
+    DownloadSettings {
+        models_dir: home.join("models"),
+        ollama_store: home.join("ollama"),
+        max_parallel: 3,
+        bandwidth_limit: None,
+        huggingface_base_url: origin.to_owned(),
+        ollama_registry_base_url: origin.to_owned(),
+        allow_private_hosts: true,
+        resume_on_start: true,
+        hub_token: None,
+        tuning: Tuning {
+            part_size: 64 << 10,
+            parts_at_once: 2,
+            retries: 3,
+            back_off: Duration::from_millis(1),
+            back_off_max: Duration::from_millis(10),
+            stall: Duration::from_secs(5),
+            connect: Duration::from_secs(5),
+            disk_reserve: 0,
+            save_every: Duration::from_millis(20),
+        },
+    }
+}
+
+/// A sound model file of about this many bytes, different for each seed.
+fn model(bytes: u64, seed: &str) -> Vec<u8> {
+    let mut file = gguf::craft::Craft::new()
+        .text("general.architecture", "llama")
+        .text("general.name", seed)
+        .tensor("w", &[bytes / 4], 0)
+        .build();
+    let length = file.len();
+    for (i, byte) in file.iter_mut().enumerate().skip(length - bytes as usize) {
+        *byte = (i * 31 + i / 251) as u8 ^ seed.len() as u8;
+    }
+    file
+}
+
+fn url(url: &str) -> Source {
+    Source::Url {
+        url: url.to_owned(),
+        file_name: None,
+    }
+}
+
+fn ollama(name: &str) -> Source {
+    Source::Ollama {
+        name: name.to_owned(),
+        insecure: true,
+    }
+}
+
+async fn reaches(job: &Job, what: &str, reached: impl Fn(&JobView) -> bool) -> JobView {
+    let mut view = job.watch();
+    let found = tokio::time::timeout(LIMIT, view.wait_for(|view| reached(view))).await;
+    found
+        .unwrap_or_else(|_| panic!("{what}: {:?}", job.view()))
+        .unwrap()
+        .clone()
+}
+
+async fn ends(job: &Job) -> Result<JobView, DownloadError> {
+    tokio::time::timeout(LIMIT, job.wait()).await.expect("it ends")
+}
+
+/// Every file below a folder, with its path from there.
+fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn one_target_is_one_job_whoever_asks() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let weights = model(200_000, "shared");
+    origin.add_ollama_model("library/m:latest", &[OriginLayer::model(weights.clone())]);
+    origin.add_ollama_model("library/twin:latest", &[OriginLayer::model(weights)]);
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    let mut pulls = Vec::new();
+    for name in ["m", "m:latest", "library/m", "M"] {
+        pulls.push(downloads.pull(ollama(name)).await.unwrap());
+    }
+    let started = downloads.start_job(ollama("m")).await.unwrap();
+    assert!(pulls.iter().all(|pull| pull.id() == started.id()));
+    let id = started.id().0;
+    assert!(
+        id.len() == 14 && id.starts_with("job_") && id[4..].bytes().all(|b| b.is_ascii_hexdigit()),
+        "{id}"
+    );
+    // Another model with the same layer waits for it instead of fetching it again.
+    let twin = downloads.pull(ollama("twin")).await.unwrap();
+    for job in [&started, &*twin] {
+        let view = ends(job).await.unwrap();
+        assert_eq!(
+            (view.state, view.bytes_total),
+            (JobState::Completed, Some(view.bytes_done))
+        );
+        assert!(view.verified && view.model.is_some() && view.ended_ms.is_some());
+    }
+    let parts: Vec<String> = origin
+        .requests()
+        .iter()
+        .filter(|r| r.host == testkit::OriginHost::Cdn)
+        .filter_map(|r| r.range().map(str::to_owned))
+        .collect();
+    let mut once = parts.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(parts.len(), once.len(), "{parts:?}");
+    assert_eq!(home.looked.load(Ordering::Relaxed), 2);
+    // Asked again, it is there already.
+    let again = downloads.pull(ollama("m")).await.unwrap();
+    let view = ends(&again).await.unwrap();
+    assert!(again.was_present() && again.id() != started.id() && view.state == JobState::Completed);
+}
+
+#[tokio::test]
+async fn pause_resume_and_cancel_are_exact() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let bytes = model(400_000, "paused");
+    let address = origin.add_file("/models/p.gguf", bytes.clone());
+    origin.fault(
+        "p.gguf",
+        OriginFault::Slow {
+            bytes_per_second: 300_000,
+        },
+    );
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    let job = downloads.start_job(url(&address)).await.unwrap();
+    reaches(&job, "some bytes", |view| view.bytes_done > 50_000).await;
+    assert!(downloads.pause(&job.id()).await.unwrap());
+    assert_eq!(job.state(), JobState::Paused);
+    assert!(!downloads.pause(&job.id()).await.unwrap());
+    let held = job.view().bytes_done;
+    assert!(held > 50_000 && held < bytes.len() as u64);
+    assert_eq!(home.database.jobs().await.unwrap()[0].view.state, JobState::Paused);
+    assert_eq!(ends(&job).await, Err(DownloadError::Paused));
+    let names = files(&home.models());
+    assert!(names.iter().all(|name| name.contains(".partial")), "{names:?}");
+    let asked = origin.requests().len();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(origin.requests().len(), asked, "nothing goes on");
+
+    assert!(downloads.resume(&job.id()).await.unwrap());
+    assert!(!downloads.resume(&job.id()).await.unwrap());
+    origin.clear_faults();
+    let view = ends(&job).await.unwrap();
+    assert_eq!(view.bytes_done, bytes.len() as u64);
+    assert!(!view.verified, "no hash was published");
+    let names = files(&home.models());
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(std::fs::read(home.models().join(&names[0])).unwrap(), bytes);
+    for refused in [downloads.cancel(&job.id()).await, downloads.resume(&job.id()).await] {
+        assert_eq!(refused, Ok(false));
+    }
+    assert_eq!(files(&home.models()).len(), 1, "a completed job keeps its file");
+    assert!(downloads.forget(&job.id()).await.unwrap());
+    assert!(downloads.job(&job.id()).is_none() && home.database.jobs().await.unwrap().is_empty());
+    let unknown = JobId("job_0000000000".into());
+    assert!(matches!(
+        downloads.pause(&unknown).await,
+        Err(DownloadError::NotFound(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_cancel_removes_what_was_there() {
+    for paused_first in [false, true] {
+        let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+        let mut repo = HubRepo::new();
+        for part in 1..=2 {
+            repo = repo.lfs(
+                &format!("big-Q4_K_M-0000{part}-of-00002.gguf"),
+                model(100_000 * part, &format!("part {part}")),
+            );
+        }
+        origin.add_hub_repo("org/big", repo);
+        origin.fault(
+            "",
+            OriginFault::Slow {
+                bytes_per_second: 200_000,
+            },
+        );
+        let (downloads, _) = home.downloads(&origin, |settings| settings.max_parallel = 1).await;
+        let source = Source::Hub {
+            repo: "org/big".into(),
+            file_or_quant: Some("Q4_K_M".into()),
+        };
+        let job = downloads.start_job(source).await.unwrap();
+        reaches(&job, "the second part", |view| {
+            view.files.len() == 2 && view.files[0].size == Some(view.files[0].done) && view.files[1].done > 0
+        })
+        .await;
+        if paused_first {
+            assert!(downloads.pause(&job.id()).await.unwrap());
+        }
+        assert!(downloads.cancel(&job.id()).await.unwrap());
+        assert_eq!(job.state(), JobState::Cancelled);
+        assert_eq!(ends(&job).await, Err(DownloadError::Cancelled));
+        assert_eq!(files(&home.models()), Vec::<String>::new());
+        assert!(!home.models().join("org").exists());
+        assert_eq!(home.database.jobs().await.unwrap()[0].view.state, JobState::Cancelled);
+        assert!(!downloads.cancel(&job.id()).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn when_the_last_who_waits_leaves_it_pauses_and_keeps_what_is_there() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let weights = model(300_000, "waited for");
+    origin.add_ollama_model("library/m:latest", &[OriginLayer::model(weights)]);
+    origin.fault(
+        "",
+        OriginFault::Slow {
+            bytes_per_second: 300_000,
+        },
+    );
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    let first = downloads.pull(ollama("m")).await.unwrap();
+    let second = downloads.pull(ollama("m")).await.unwrap();
+    let job = Job::clone(&first);
+    reaches(&job, "some bytes", |view| view.bytes_done > 60_000).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(job.state(), JobState::Downloading, "one still waits");
+    drop(second);
+    reaches(&job, "the pause", |view| view.state == JobState::Paused).await;
+    assert!(job.view().bytes_done > 60_000);
+    origin.clear_requests();
+    // Whoever asks again goes on with it.
+    let third = downloads.pull(ollama("m")).await.unwrap();
+    assert_eq!(third.id(), job.id());
+    reaches(&job, "going on", |view| view.state == JobState::Downloading).await;
+    // One who does not wait keeps it going.
+    downloads.start_job(ollama("m")).await.unwrap();
+    drop(third);
+    origin.clear_faults();
+    ends(&job).await.unwrap();
+    let starts: Vec<u64> = origin
+        .requests()
+        .iter()
+        .filter(|r| r.host == testkit::OriginHost::Cdn)
+        .filter_map(|r| r.range()?.strip_prefix("bytes=")?.split_once('-')?.0.parse().ok())
+        .collect();
+    assert!(!starts.contains(&0), "from the start again: {starts:?}");
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_or_waits_as_the_settings_say() {
+    for resume in [true, false] {
+        let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+        let bytes = model(300_000, "restarted");
+        let address = origin.add_file("/models/r.gguf", bytes.clone());
+        origin.fault(
+            "r.gguf",
+            OriginFault::Slow {
+                bytes_per_second: 200_000,
+            },
+        );
+        let (downloads, _) = home.downloads(&origin, |_| {}).await;
+        let job = downloads.start_job(url(&address)).await.unwrap();
+        let paused = downloads
+            .start_job(url(&origin.add_file("/models/other.gguf", bytes.clone())))
+            .await
+            .unwrap();
+        reaches(&job, "some bytes", |view| view.bytes_done > 50_000).await;
+        downloads.pause(&paused.id()).await.unwrap();
+        let was_paused = paused.state() == JobState::Paused;
+        let waiting = tokio::spawn({
+            let job = job.clone();
+            async move { job.wait().await }
+        });
+        downloads.shutdown().await;
+        assert_eq!(waiting.await.unwrap(), Err(DownloadError::ShuttingDown));
+        assert!(downloads.start_job(url(&address)).await.is_err());
+        drop(downloads);
+        origin.clear_faults();
+        origin.clear_requests();
+
+        let (downloads, _) = home
+            .downloads(&origin, |settings| settings.resume_on_start = resume)
+            .await;
+        let again = downloads.job(&job.id()).unwrap();
+        if !resume {
+            assert_eq!(again.state(), JobState::Paused);
+            assert!(downloads.resume(&again.id()).await.unwrap());
+        }
+        let view = ends(&again).await.unwrap();
+        assert_eq!(view.bytes_done, bytes.len() as u64);
+        let from_zero = origin
+            .requests_to("GET", "/models/r.gguf")
+            .iter()
+            .filter(|r| r.range().is_none_or(|range| range.starts_with("bytes=0-")))
+            .count();
+        assert_eq!(from_zero, 0, "what was there is used");
+        if was_paused {
+            assert_eq!(
+                downloads.job(&paused.id()).unwrap().state(),
+                JobState::Paused,
+                "a pause outlives a restart"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn progress_is_told_at_most_four_times_a_second() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let address = origin.add_file("/models/e.gguf", model(300_000, "told"));
+    origin.fault(
+        "e.gguf",
+        OriginFault::Slow {
+            bytes_per_second: 75_000,
+        },
+    );
+    let (downloads, bus) = home.downloads(&origin, |_| {}).await;
+    let mut events = bus.subscribe();
+    let begin = Instant::now();
+    let job = downloads.start_job(url(&address)).await.unwrap();
+    ends(&job).await.unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    let (mut progress, mut states) = (0, Vec::new());
+    while let Ok(event) = events.try_recv() {
+        if let EventKind::Download { job } = &event.kind {
+            if states.last() == Some(&job.state) {
+                progress += 1;
+            } else {
+                states.push(job.state);
+            }
+        }
+    }
+    use JobState::{Completed, Downloading, Queued, Resolving, Verifying};
+    assert_eq!(states, [Queued, Resolving, Queued, Downloading, Verifying, Completed]);
+    assert!(progress >= 2, "{progress} in {seconds} s");
+    assert!(f64::from(progress) <= seconds * 4.0 + 1.0, "{progress} in {seconds} s");
+    assert!(job.view().bytes_per_second == 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_pauses_and_says_how_much_is_missing() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let bytes = model(100_000, "full");
+    home.free.store(bytes.len() as u64 - 40_000, Ordering::Relaxed);
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    // The size is published (a registry's), so the room is looked at before a byte comes.
+    origin.add_ollama_model("library/f:latest", &[OriginLayer::model(bytes.clone())]);
+    let job = downloads.start_job(ollama("f")).await.unwrap();
+    let error = ends(&job).await.unwrap_err();
+    assert_eq!(error, DownloadError::DiskFull { missing: 40_000 });
+    let view = job.view();
+    assert_eq!(view.state, JobState::Paused);
+    assert_eq!(
+        view.error.as_deref(),
+        Some("not enough disk space: 40.0 kB more are needed")
+    );
+    home.free.store(1 << 40, Ordering::Relaxed);
+    assert!(downloads.resume(&job.id()).await.unwrap());
+    ends(&job).await.unwrap();
+    assert_eq!(job.view().error, None);
+}
+
+#[tokio::test]
+async fn a_failure_says_why_and_the_next_pull_tries_anew() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let address = origin.add_file("/models/x.gguf", model(1000, "x"));
+    origin.fault(
+        "x.gguf",
+        OriginFault::Status {
+            status: 404,
+            retry_after: None,
+            body: String::new(),
+        },
+    );
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    let job = downloads.start_job(url(&address)).await.unwrap();
+    let error = ends(&job).await.unwrap_err();
+    assert!(matches!(error, DownloadError::NotFound(_)), "{error:?}");
+    let view = job.view();
+    assert_eq!((view.state, view.error), (JobState::Failed, Some(error.to_string())));
+    origin.clear_faults();
+    let again = downloads.pull(url(&address)).await.unwrap();
+    assert_ne!(again.id(), job.id());
+    ends(&again).await.unwrap();
+    drop(downloads);
+    // The text survives; a failed job is not taken up again by itself.
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    let old = downloads.job(&job.id()).unwrap();
+    assert_eq!(ends(&old).await.unwrap_err().to_string(), error.to_string());
+}
+
+#[tokio::test]
+async fn changed_limits_reach_running_downloads() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let address = origin.add_file("/models/l.gguf", model(300_000, "limited"));
+    let (downloads, _) = home
+        .downloads(&origin, |settings| settings.bandwidth_limit = Some(10_000))
+        .await;
+    let job = downloads.start_job(url(&address)).await.unwrap();
+    reaches(&job, "a beginning", |view| view.state == JobState::Downloading).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(job.view().bytes_done < 300_000, "held back");
+    downloads.apply(settings(home.dir.path(), &origin.url()));
+    ends(&job).await.unwrap();
+}
+
+/// Run by [`killed_at_random_twenty_jobs_end_whole`] in a process of its own.
+#[tokio::test]
+async fn child_that_is_killed() {
+    let (Some(home), Some(origin)) = (std::env::var_os("LR_TEST_HOME"), std::env::var_os("LR_TEST_ORIGIN")) else {
+        return;
+    };
+    let (home, origin) = (PathBuf::from(home), origin.into_string().unwrap());
+    let settings = DownloadSettings {
+        bandwidth_limit: Some(3_000_000),
+        ..settings(&home, &origin)
+    };
+    let deps = DownloadDeps {
+        store: Store::open(&home.join("store.db")).unwrap(),
+        ollama_store: ollama_store::Store::open(&settings.ollama_store, Access::Write).unwrap(),
+        bus: EventBus::new(),
+        disk_free: Arc::new(|_| None),
+        landed: Arc::new(|_, _| Box::pin(std::future::ready(()))),
+    };
+    let downloads = Downloads::start(settings, deps).await.unwrap();
+    for number in 0..JOBS {
+        let known = downloads
+            .jobs()
+            .iter()
+            .any(|job| job.source() == Some(numbered(&origin, number)));
+        if !known {
+            downloads.start_job(numbered(&origin, number)).await.unwrap();
+        }
+    }
+    for job in downloads.jobs() {
+        job.wait().await.unwrap();
+    }
+}
+
+const JOBS: usize = 20;
+
+/// Half of them of a registry, half plain files.
+fn numbered(origin: &str, number: usize) -> Source {
+    if number.is_multiple_of(2) {
+        ollama(&format!("m{number}"))
+    } else {
+        url(&format!("{origin}/models/m{number}.gguf"))
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn killed_at_random_twenty_jobs_end_whole() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), tempfile::tempdir().unwrap());
+    let mut contents = Vec::new();
+    for number in 0..JOBS {
+        let bytes = model(150_000, &"x".repeat(number + 1));
+        if number.is_multiple_of(2) {
+            origin.add_ollama_model(
+                &format!("library/m{number}:latest"),
+                &[OriginLayer::model(bytes.clone())],
+            );
+        } else {
+            origin.add_file(&format!("/models/m{number}.gguf"), bytes.clone());
+        }
+        contents.push(bytes);
+    }
+    let child = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_is_killed", "--nocapture"])
+            .env("LR_TEST_HOME", home.path())
+            .env("LR_TEST_ORIGIN", origin.url())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut seed = u64::from(std::process::id());
+    let mut kills = 0;
+    let last = loop {
+        let mut child = child();
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let life = Duration::from_millis(20 + (seed >> 33) % 250);
+        let begin = Instant::now();
+        // The last lives may come to their end.
+        let left_alone = kills >= 12;
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if !left_alone && begin.elapsed() >= life {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break None;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "the last life does not end");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        // Whatever moment it was: what is visible is whole.
+        for file in files(home.path()) {
+            let path = home.path().join(&file);
+            if file.ends_with(".gguf") {
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(contents.contains(&bytes), "{file} is visible and not whole");
+            }
+        }
+        if let Some(status) = status {
+            break status;
+        }
+    };
+    assert!(last.success() && kills >= 3, "{last:?} after {kills} kills");
+    let database = Store::open(&home.path().join("store.db")).unwrap();
+    let jobs = database.jobs().await.unwrap();
+    assert_eq!(jobs.len(), JOBS);
+    assert!(jobs.iter().all(|job| job.view.state == JobState::Completed), "{jobs:?}");
+    let store = ollama_store::Store::open(home.path().join("ollama"), Access::Read).unwrap();
+    for (number, bytes) in contents.iter().enumerate() {
+        if number.is_multiple_of(2) {
+            let name = ollama_store::Name::parse(&format!("{}/library/m{number}", origin.host()));
+            let known = [format!("m{number}")]
+                .iter()
+                .filter_map(|n| ollama_store::Name::parse(n))
+                .chain(name)
+                .any(|name| store.read(&name).is_ok());
+            assert!(known, "m{number}");
+        } else {
+            let found = files(&home.path().join("models"))
+                .into_iter()
+                .find(|file| file.ends_with(&format!("m{number}.gguf")))
+                .unwrap();
+            assert!(std::fs::read(home.path().join("models").join(found)).unwrap() == *bytes);
+        }
+    }
+    assert!(files(home.path()).iter().all(|file| !file.contains(".partial")));
+}
