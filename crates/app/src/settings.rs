@@ -123,7 +123,7 @@ pub(crate) fn downloads(config: &Config, places: &Places) -> DownloadSettings {
         huggingface_base_url: downloads.huggingface_base_url.clone(),
         ollama_registry_base_url: downloads.ollama_registry_base_url.clone(),
         allow_private_hosts: downloads.allow_private_hosts,
-        resume_on_start: true,
+        resume_on_start: downloads.resume_on_start,
         hub_token: std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()),
         tuning: Tuning::default(),
     }

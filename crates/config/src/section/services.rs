@@ -158,8 +158,10 @@ pub struct Downloads {
     pub huggingface_base_url: String,
     /// Address of the Ollama registry or a mirror.
     pub ollama_registry_base_url: String,
-    /// Allow downloads from addresses in private networks.
+    /// Allow downloads from addresses in private networks and on this machine. The two addresses above are always allowed.
     pub allow_private_hosts: bool,
+    /// Go on with interrupted downloads when the program starts. Off: they come back paused.
+    pub resume_on_start: bool,
 }
 
 impl Default for Downloads {
@@ -171,6 +173,7 @@ impl Default for Downloads {
             huggingface_base_url: "https://huggingface.co".into(),
             ollama_registry_base_url: "https://registry.ollama.ai".into(),
             allow_private_hosts: false,
+            resume_on_start: true,
         }
     }
 }
