@@ -367,6 +367,7 @@ fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
         stem: draft.stem.clone(),
         config_key: draft.entry.map(|(key, _)| key.to_owned()),
         own_names: None,
+        since_ns: draft.first.modified_ns,
     }
 }
 
@@ -377,7 +378,7 @@ fn build_stored(draft: &Draft<'_>, model: &Stored, key: String) -> Named {
     entry.source = model.source;
     entry.digest.clone_from(&model.digest);
     entry.size = model.size;
-    entry.modified = model.modified;
+    entry.modified = model.modified_ns.div_euclid(1_000_000_000);
     entry.publisher.clone_from(&model.name.namespace);
     entry.indexed_path = model.path();
     entry.display_name = model.name.to_string();
@@ -386,6 +387,7 @@ fn build_stored(draft: &Draft<'_>, model: &Stored, key: String) -> Named {
     if model.inserts {
         entry.capabilities.insert(Capability::Insert);
     }
+    named.since_ns = model.modified_ns;
     named.stem = model.name.tag.clone();
     named.own_names = Some(model.names());
     named

@@ -34,6 +34,8 @@ pub(crate) struct Named {
     /// All further names of a model of a store: it answers to nothing else, so that a client that asks for another tag is
     /// told that there is none.
     pub(crate) own_names: Option<Vec<String>>,
+    /// When it came to be, Unix nanoseconds.
+    pub(crate) since_ns: i64,
 }
 
 /// A projector file that the settings name.
@@ -371,10 +373,13 @@ impl Variant {
     }
 }
 
-/// Models that differ in nothing the engine is told run as one (Ollama contract 9): the first of them.
+/// Models that differ in nothing the engine is told run as one (Ollama contract 9): the oldest of them, so that a further
+/// name changes nothing for an engine that runs.
 fn share_instances(models: &mut [Named]) {
     let mut firsts: HashMap<PathBuf, Vec<usize>> = HashMap::new();
-    for at in 0..models.len() {
+    let mut order: Vec<usize> = (0..models.len()).collect();
+    order.sort_by_key(|at| models.get(*at).map(|model| model.since_ns));
+    for at in order {
         let Some(Named { entry, .. }) = models.get(at) else {
             continue;
         };

@@ -28,8 +28,8 @@ pub(crate) struct Stored {
     pub(crate) digest: String,
     /// Sum of all contents in bytes.
     pub(crate) size: u64,
-    /// When the manifest was written, Unix seconds.
-    pub(crate) modified: i64,
+    /// When the manifest was written, Unix nanoseconds.
+    pub(crate) modified_ns: i64,
     /// What it adds to the weights.
     pub(crate) profile: ModelProfile,
     /// Launch options among its parameters.
@@ -153,10 +153,10 @@ fn read(
         projector: projectors.into_iter().next(),
         digest: model.digest.hex(),
         size: manifest.size(),
-        modified: model
+        modified_ns: model
             .modified
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs() as i64),
+            .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)),
         launch: launch(&profile.parameters),
         inserts: profile
             .template

@@ -41,6 +41,8 @@ pub(crate) enum Engine {
     Stub(Vec<(&'static str, String)>),
     /// llama-server.
     Real,
+    /// The program at this path.
+    At(PathBuf),
 }
 
 #[derive(Default)]
@@ -60,6 +62,7 @@ pub(crate) struct Server {
     pub(crate) management: SocketAddr,
     pub(crate) state: Arc<ApiState>,
     pub(crate) router: Router,
+    pub(crate) downloads: Downloads,
     pub(crate) cancel: CancellationToken,
     pub(crate) tracker: TaskTracker,
     pub(crate) home: TempHome,
@@ -81,6 +84,7 @@ impl Server {
                 let env = env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
                 (Some(testkit::stub_engine_path()), env.collect())
             }
+            Engine::At(path) => (Some(path.clone()), BTreeMap::new()),
             Engine::Real => (
                 Some(testkit::real_engine_path().expect("cargo xtask test provides llama-server")),
                 BTreeMap::new(),
@@ -159,7 +163,7 @@ impl Server {
             engines,
             hardware,
             store,
-            downloads,
+            downloads: downloads.clone(),
             ollama_store,
             settings: setup.settings,
             listeners: Arc::clone(&listeners),
@@ -203,6 +207,7 @@ impl Server {
             management: addresses[2],
             state,
             router,
+            downloads,
             cancel,
             tracker,
             home,

@@ -14,6 +14,7 @@ mod lmstudio_v1;
 mod management;
 mod ollama;
 mod ollama_store;
+mod ollama_store;
 mod openai;
 mod responses;
 mod slow;
