@@ -577,3 +577,16 @@ async fn search_and_what_a_repository_offers() {
         .collect();
     assert_eq!(shown, [(Some("Q4_K_M"), 6, true), (Some("Q8_0"), 10, false)]);
 }
+
+#[tokio::test]
+async fn https_in_a_name_is_meant() {
+    let rig = Rig::new().await;
+    rig.fake.add_ollama_model("tiny", &[OriginLayer::model(&b"weights"[..])]);
+    let name = |scheme: &str| format!("{scheme}{}/library/tiny", rig.fake.host());
+    rig.ollama_with(&name("http://"), true).await.unwrap();
+    // The fake origin speaks no TLS.
+    let error = rig.ollama_with(&name("https://"), true).await.unwrap_err();
+    assert!(matches!(error, DownloadError::Network(_)), "{error:?}");
+    let error = rig.ollama_with(&name(""), false).await.unwrap_err();
+    assert!(matches!(error, DownloadError::Network(_)), "{error:?}");
+}

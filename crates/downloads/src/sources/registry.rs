@@ -31,14 +31,19 @@ impl<'o> Registry<'o> {
     /// The registry of a name: the configured one for names without a host, else https, or http where the caller allows it.
     pub(crate) fn of(origin: &'o Origin, text: &str, insecure: bool) -> Result<Self, DownloadError> {
         let name = RegistryName::parse(text).ok_or_else(|| DownloadError::InvalidName("invalid model name".into()))?;
-        let plain = text.trim_start().to_ascii_lowercase().starts_with("http://");
-        if plain && !insecure {
+        let scheme = text
+            .trim()
+            .split_once("://")
+            .map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if scheme.as_deref() == Some("http") && !insecure {
             return Err(DownloadError::Refused("insecure protocol http".into()));
         }
         let base = if name.is_default_host() {
             origin.settings.ollama_registry_base_url.clone()
         } else {
-            format!("{}://{}", if insecure { "http" } else { "https" }, name.host)
+            // As Ollama does: whoever allows plain HTTP gets it, unless the name says otherwise.
+            let plain = insecure && scheme.as_deref() != Some("https");
+            format!("{}://{}", if plain { "http" } else { "https" }, name.host)
         };
         Ok(Self {
             origin,
