@@ -14,7 +14,6 @@ mod lmstudio_v1;
 mod management;
 mod ollama;
 mod ollama_store;
-mod ollama_store;
 mod openai;
 mod responses;
 mod slow;
