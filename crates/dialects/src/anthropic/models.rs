@@ -8,6 +8,8 @@ fn value(model: &ModelView, id: &str, options: ModelListOptions) -> Value {
     let mut value = openai::model_value(model, id, options);
     value["type"] = "model".into();
     value["display_name"] = model.entry.display_name.as_str().into();
+    value["lifecycle"] = "active".into();
+    value["max_input_tokens"] = value["context_length"].clone();
     value["created_at"] = rfc3339_seconds(model.entry.modified).into();
     value
 }

@@ -15,6 +15,8 @@ pub struct ReplyHead {
     pub stops: Vec<String>,
     /// Tell cached tokens apart: only in answers to requests that speak of caching, as Anthropic does.
     pub caches: bool,
+    /// Thinking blocks are empty: they only show that the model thought.
+    pub hides_thinking: bool,
     /// A guess at the tokens of the prompt, for an engine that does not tell them before the answer.
     pub estimated_tokens: u64,
     /// For the error of a stream that breaks.
@@ -59,7 +61,8 @@ impl ReplyHead {
 pub fn reply(head: &ReplyHead, answer: &Answer) -> Vec<u8> {
     let mut content = Vec::new();
     if !answer.reasoning.is_empty() {
-        content.push(json!({"type": "thinking", "thinking": answer.reasoning, "signature": ""}));
+        let thinking = if head.hides_thinking { "" } else { &answer.reasoning };
+        content.push(json!({"type": "thinking", "thinking": thinking, "signature": ""}));
     }
     if !answer.text.is_empty() {
         content.push(json!({"type": "text", "text": answer.text}));

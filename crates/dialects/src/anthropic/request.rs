@@ -15,6 +15,8 @@ pub struct Call {
     pub stream: bool,
     /// The request speaks of caching, so its usage tells cached tokens apart.
     pub caches: bool,
+    /// What the model thinks is not to be shown (`thinking.display`).
+    pub hides_thinking: bool,
     request: ChatRequest,
     thinks: Thinks,
 }
@@ -90,6 +92,9 @@ impl Call {
             model,
             stream,
             caches: false,
+            hides_thinking: fields
+                .get("thinking")
+                .is_some_and(|thinking| thinking["display"] == "omitted"),
             thinks: thinks(fields.get("thinking"))?,
             request: ChatRequest {
                 messages,
@@ -264,9 +269,9 @@ fn thinks(value: Option<&Value>) -> Result<Thinks, RunnerError> {
                 .and_then(whole)
                 .filter(|tokens| *tokens > 0),
         }),
-        Some("adaptive") => Ok(Thinks::On { budget: None }),
+        Some("adaptive" | "between_tools") => Ok(Thinks::On { budget: None }),
         Some("disabled") => Ok(Thinks::Off),
-        _ => Err(wrong("thinking.type", "'enabled', 'disabled' or 'adaptive'")),
+        _ => Err(wrong("thinking.type", "'enabled', 'disabled', 'adaptive' or 'between_tools'")),
     }
 }
 

@@ -70,7 +70,9 @@ impl State {
             Piece::PromptProgress(progress) => self.progress(progress, out),
             Piece::Reasoning(text) => {
                 self.open(Block::Thinking, out);
-                self.delta(r#""thinking_delta","thinking":"#, &text, out);
+                if !self.head.hides_thinking {
+                    self.delta(r#""thinking_delta","thinking":"#, &text, out);
+                }
             }
             Piece::Text(text) => {
                 self.open(Block::Text, out);

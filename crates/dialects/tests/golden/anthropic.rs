@@ -25,7 +25,7 @@ fn run(count: bool, body: &[u8]) -> Result<Parsed, RunnerError> {
     } else {
         Call::parse(body)
     }?;
-    let (model, stream, caches) = (call.model.clone(), call.stream, call.caches);
+    let (model, stream, caches, hides_thinking) = (call.model.clone(), call.stream, call.caches, call.hides_thinking);
     let entry = find(&model).ok_or_else(|| RunnerError::model_not_found(&model))?;
     let job = call.plan(&entry)?;
     let (path, body) = if count {
@@ -39,6 +39,7 @@ fn run(count: bool, body: &[u8]) -> Result<Parsed, RunnerError> {
         model,
         stops: job.request.sampling.stop.clone(),
         caches,
+        hides_thinking,
         estimated_tokens: job.estimated_tokens,
         request_id: Some(REQUEST_ID.into()),
     };

@@ -36,7 +36,7 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
 async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     let call = Call::parse(body)?;
     let entry = find(cx, &call.model)?;
-    let (model, stream, caches) = (call.model.clone(), call.stream, call.caches);
+    let (model, stream, caches, hides_thinking) = (call.model.clone(), call.stream, call.caches, call.hides_thinking);
     let Job {
         request,
         estimated_tokens,
@@ -53,6 +53,7 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
         model,
         stops: request.sampling.stop.clone(),
         caches,
+        hides_thinking,
         estimated_tokens,
         request_id: cx.request_id().as_ref().map(anthropic_id),
     };
