@@ -127,6 +127,10 @@ impl Desk {
     }
 
     pub(crate) fn load(&mut self, model: ModelEntry, keep_alive: Option<KeepAlive>) -> TicketId {
+        self.load_as(model, keep_alive, false)
+    }
+
+    pub(crate) fn load_as(&mut self, model: ModelEntry, keep_alive: Option<KeepAlive>, jit: bool) -> TicketId {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
         let wish = LaunchOptions::default();
@@ -135,7 +139,7 @@ impl Desk {
             model: Arc::new(model),
             wish,
             keep_alive,
-            jit: false,
+            jit,
         }));
         ticket
     }

@@ -261,6 +261,76 @@ fn a_jit_caller_that_leaves_gives_the_others_back_and_ordinary_callers_evict_no_
 }
 
 #[test]
+fn a_just_in_time_load_is_like_a_just_in_time_request() {
+    let mut desk = Desk::new(Limits {
+        jit_auto_evict: true,
+        ..limits(3)
+    });
+    let minute = Some(KeepAlive::For(secs(60)));
+    desk.load_as(entry("a"), minute, true);
+    desk.ready();
+    desk.seen.clear();
+    // Its time to live counts from the load on, and the next one makes it leave.
+    desk.load_as(entry("b"), Some(KeepAlive::Forever), true);
+    desk.expect(&["stop 1"]);
+    desk.exited(InstanceId(1));
+    desk.ready();
+    assert!(
+        desk.scheduler
+            .instance(&"b".into())
+            .is_some_and(|b| b.jit && b.keep_alive == KeepAlive::Forever)
+    );
+    // A load of what is there changes nothing; an explicit one makes it stay.
+    desk.load_as(entry("b"), minute, true);
+    assert!(
+        desk.scheduler
+            .instance(&"b".into())
+            .is_some_and(|b| b.jit && b.keep_alive == KeepAlive::Forever)
+    );
+    desk.load(entry("b"), minute);
+    assert!(
+        desk.scheduler
+            .instance(&"b".into())
+            .is_some_and(|b| !b.jit && Some(b.keep_alive) == minute)
+    );
+    // After a crash it does not come back by itself.
+    desk.load_as(entry("c"), None, true);
+    desk.ready();
+    desk.send(Event::Exited {
+        instance: InstanceId(3),
+        report: report(true),
+    });
+    desk.advance(secs(3600));
+    assert!(desk.scheduler.is_gone(&"c".into()));
+}
+
+#[test]
+fn a_request_never_loads_a_further_instance() {
+    let mut desk = Desk::new(limits(3));
+    let further = || ModelEntry {
+        instance_of: Some("a".into()),
+        ..entry("a:2")
+    };
+    let refused = desk.ask_with(further(), |_| ());
+    assert!(matches!(&desk.seen[..], [Effect::Reject { error, .. }] if error.kind == ErrorKind::ModelNotFound));
+    desk.expect(&[&format!("reject {}", refused.0)]);
+    desk.load(further(), None);
+    desk.ready();
+    desk.seen.clear();
+    let asked = desk.ask_with(further(), |_| ());
+    desk.expect(&[&format!("grant {}", asked.0)]);
+    // It was loaded by name, so it comes back after a crash, and its callers wait for it.
+    desk.send(Event::Exited {
+        instance: InstanceId(1),
+        report: report(true),
+    });
+    assert!(!desk.scheduler.is_gone(&"a:2".into()));
+    desk.seen.clear();
+    desk.ask_with(further(), |_| ());
+    desk.expect(&[]);
+}
+
+#[test]
 fn a_load_without_callers_is_cancelled_but_not_an_explicit_one() {
     let mut desk = Desk::new(limits(2));
     let ask = desk.ask("a");
