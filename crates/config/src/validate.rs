@@ -58,7 +58,30 @@ pub(crate) fn validate(config: &Config, rules: &EngineRules) -> Problems {
     numbers(config, &mut problems);
     engines(config, rules, &mut problems);
     keys(config, &mut problems);
+    downloads(config, &mut problems);
     problems
+}
+
+fn downloads(config: &Config, problems: &mut Problems) {
+    let downloads = &config.downloads;
+    for (field, base) in [
+        ("huggingface_base_url", &downloads.huggingface_base_url),
+        ("ollama_registry_base_url", &downloads.ollama_registry_base_url),
+    ] {
+        let rest = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://"));
+        let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+        // A password here would be shown wherever the settings are.
+        let usable =
+            host.is_some_and(|host| !host.is_empty() && !host.chars().any(|c| c.is_whitespace() || "@?#".contains(c)));
+        if !usable {
+            let why = format!("{base:?} is not an address such as \"https://mirror.example\"");
+            problems.push((path(&["downloads", field]), why));
+        }
+    }
+    if downloads.bandwidth_limit == Some(0) {
+        let why = "0 would never download anything; use null for no limit".to_owned();
+        problems.push((path(&["downloads", "bandwidth_limit"]), why));
+    }
 }
 
 fn path(segments: &[&str]) -> Vec<String> {

@@ -5,6 +5,14 @@
 //! (one file: ranged parts, resume, hash), `sources` (name → [`Plan`]), `jobs` (queue, persistence, events).
 //!
 //! Must not know: dialects, the router, engines.
+//!
+//! ```
+//! use downloads::paths;
+//! // A name from outside never chooses a path.
+//! let root = std::path::Path::new("/models");
+//! assert!(paths::under(root, "org/repo/model.gguf").is_ok());
+//! assert!(paths::under(root, "../model.gguf").is_err());
+//! ```
 
 mod error;
 pub mod http;

@@ -76,3 +76,146 @@ pub(crate) fn prepare(root: &Path, file: &Path) -> Result<(), DownloadError> {
     }
     Err(outside())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names that a hostile origin may send (promise D4), and every form of it that file systems fold together.
+    const HOSTILE: &[&str] = &[
+        "",
+        ".",
+        "..",
+        "...",
+        "....",
+        " ",
+        "a.",
+        "a ",
+        " a",
+        ".hidden",
+        "..\\x",
+        "../x",
+        "/x",
+        "x/",
+        "//x",
+        "a//b",
+        "a/../b",
+        "./a",
+        "C:",
+        "C:x",
+        "C:\\x",
+        "\\\\host\\share",
+        "\\\\?\\C:\\x",
+        "a\\b",
+        "a:b",
+        "a:$DATA",
+        "file.gguf::$DATA",
+        "a\0b",
+        "a\nb",
+        "a\tb",
+        "\u{202e}gguf.exe",
+        "a\u{0}",
+        "caf\u{e9}",
+        "\u{ff0e}\u{ff0e}",
+        "\u{2025}",
+        "a\u{2215}b",
+        "con",
+        "CON",
+        "con.gguf",
+        "Con .txt",
+        "nul",
+        "aux.x",
+        "prn",
+        "com1",
+        "COM9.gguf",
+        "lpt1",
+        "lpt0.x",
+        "a*b",
+        "a?b",
+        "a|b",
+        "a<b",
+        "a>b",
+        "a\"b",
+        "~",
+        "~/x",
+        "$HOME",
+        "a`b",
+        "%2e%2e",
+        "..%2f",
+        "-rf\u{7f}",
+    ];
+
+    #[test]
+    fn hostile_names_choose_no_path() {
+        let root = Path::new("/root");
+        for name in HOSTILE {
+            assert!(
+                matches!(under(root, name), Err(DownloadError::InvalidName(_))),
+                "{name:?}"
+            );
+            assert!(file_name(name).is_err(), "{name:?}");
+            // As a part of a longer name too.
+            for relative in [
+                format!("org/{name}"),
+                format!("{name}/file.gguf"),
+                format!("org/{name}/file.gguf"),
+            ] {
+                assert!(under(root, &relative).is_err(), "{relative:?}");
+            }
+        }
+        assert!(file_name(&"x".repeat(201)).is_err());
+    }
+
+    #[test]
+    fn ordinary_names_are_names() {
+        for name in [
+            "model.gguf",
+            "Model-7B_Q4_K_M-00001-of-00003.gguf",
+            "a",
+            "conrad.gguf",
+            "com10",
+            "common",
+            "x (1).gguf",
+            "v1.2+build",
+            "-v",
+        ] {
+            assert_eq!(file_name(name), Ok(name));
+        }
+        assert_eq!(
+            under(Path::new("/r"), "org/repo/f.gguf").unwrap(),
+            Path::new("/r/org/repo/f.gguf")
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_do_not_lead_out_and_nothing_is_made_behind_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        std::fs::create_dir_all(root.join("inside")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("out")).unwrap();
+        std::os::unix::fs::symlink(root.join("inside"), root.join("in")).unwrap();
+        for wrong in [
+            "out/f",
+            "out/deep/er/f",
+            "in/../out/f",
+            "../outside/f",
+            "inside/../../outside/f",
+        ] {
+            assert!(prepare(&root, &root.join(wrong)).is_err(), "{wrong}");
+        }
+        assert!(prepare(&root, Path::new("/etc/f")).is_err());
+        assert!(prepare(&root, &root).is_err());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        for right in ["f", "inside/f", "in/f", "new/er/f"] {
+            prepare(&root, &root.join(right)).unwrap();
+        }
+        assert!(root.join("new/er").is_dir());
+        // The root itself may be a link: that is the user's choice.
+        let linked = dir.path().join("linked");
+        std::os::unix::fs::symlink(&root, &linked).unwrap();
+        prepare(&linked, &linked.join("org/f")).unwrap();
+        assert!(root.join("org").is_dir());
+    }
+}

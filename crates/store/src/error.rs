@@ -1,3 +1,4 @@
+use rusqlite::ErrorCode;
 use thiserror::Error;
 
 /// Why something could not be kept or found.
@@ -6,6 +7,9 @@ pub enum StoreError {
     /// The database refused.
     #[error("the database failed: {0}")]
     Database(String),
+    /// The file is damaged. It has been replaced by an empty one.
+    #[error("the database was damaged and has been replaced by an empty one: {0}")]
+    Damaged(String),
     /// A row holds something this version cannot read.
     #[error("a stored row cannot be read: {0}")]
     Row(String),
@@ -16,6 +20,14 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
+        let damaged = matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        );
+        if damaged {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Database(error.to_string())
+        }
     }
 }

@@ -4,6 +4,14 @@
 //! acknowledged survives the death of the process at any moment. A damaged file is moved aside and never stops the start.
 //!
 //! Must not know: HTTP, dialects, downloads. No business rules: it keeps and returns rows.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let store = store::Store::in_memory()?;
+//! assert!(store.jobs().await?.is_empty());
+//! assert_eq!(store.response(store::ResponseKind::OpenAi, "resp_1").await?, None);
+//! # Ok::<(), store::StoreError>(()) }).unwrap();
+//! ```
 
 mod error;
 mod jobs;

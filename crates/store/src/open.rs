@@ -7,6 +7,10 @@ use crate::StoreError;
 use crate::schema::{self, Unusable};
 use crate::writer::Writer;
 
+/// Files up to this size are checked in full at the start: some ten milliseconds. Damage in larger ones is met when it is
+/// read, with the same outcome.
+const CHECKED: u64 = 16 << 20;
+
 /// The database. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Store {
@@ -28,19 +32,10 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = match connect(path) {
             Ok(connection) => connection,
-            Err(problem) => {
-                let aside = move_aside(path);
-                tracing::warn!(%problem, ?aside, "the database could not be used and is replaced by an empty one");
-                match connect(path) {
-                    Ok(connection) => connection,
-                    Err(problem) => {
-                        tracing::warn!(%problem, "no database can be made; stored answers and downloads last until the end of the program");
-                        in_memory()?
-                    }
-                }
-            }
+            Err(problem) => start_over(path, &problem.to_string())?,
         };
-        Self::serve(connection)
+        let path = path.to_owned();
+        Self::serve(connection, move || start_over(&path, "it was damaged").ok())
     }
 
     /// A database that is gone with the last handle, for tests and for a disk that cannot be written.
@@ -48,11 +43,15 @@ impl Store {
     /// # Errors
     /// No thread could be started.
     pub fn in_memory() -> Result<Self, StoreError> {
-        Self::serve(in_memory()?)
+        Self::serve(in_memory()?, || None)
     }
 
-    fn serve(connection: Connection) -> Result<Self, StoreError> {
-        let writer = Writer::start(connection).map_err(|error| StoreError::Database(error.to_string()))?;
+    fn serve(
+        connection: Connection,
+        replace: impl FnMut() -> Option<Connection> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let writer =
+            Writer::start(connection, Box::new(replace)).map_err(|error| StoreError::Database(error.to_string()))?;
         Ok(Self { writer })
     }
 
@@ -62,6 +61,23 @@ impl Store {
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.writer.run(work).await
+    }
+}
+
+/// Puts an empty database in the place of one that cannot be used.
+fn start_over(path: &Path, problem: &str) -> Result<Connection, StoreError> {
+    let aside = move_aside(path);
+    tracing::warn!(
+        problem,
+        ?aside,
+        "the database could not be used and is replaced by an empty one"
+    );
+    match connect(path) {
+        Ok(connection) => Ok(connection),
+        Err(problem) => {
+            tracing::warn!(%problem, "no database can be made; stored answers and downloads last until the end of the program");
+            in_memory()
+        }
     }
 }
 
@@ -78,11 +94,13 @@ fn connect(path: &Path) -> Result<Connection, Unusable> {
     // In write-ahead mode a killed process loses nothing that was acknowledged; FULL keeps that over a power cut.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let sound: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if sound != "ok" {
-        return Err(Unusable::Damaged(rusqlite::Error::InvalidColumnName(sound)));
-    }
     schema::migrate(&mut connection)?;
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() <= CHECKED) {
+        let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(Unusable::Unsound(verdict));
+        }
+    }
     Ok(connection)
 }
 

@@ -43,6 +43,8 @@ pub(crate) enum Unusable {
     Newer,
     /// SQLite cannot use it.
     Damaged(rusqlite::Error),
+    /// SQLite's check found something.
+    Unsound(String),
 }
 
 impl From<rusqlite::Error> for Unusable {
@@ -56,6 +58,7 @@ impl std::fmt::Display for Unusable {
         match self {
             Self::Newer => f.write_str("it was written by a newer version"),
             Self::Damaged(error) => error.fmt(f),
+            Self::Unsound(verdict) => verdict.fmt(f),
         }
     }
 }

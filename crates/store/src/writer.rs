@@ -9,7 +9,10 @@ use tokio::sync::oneshot;
 
 use crate::StoreError;
 
-pub(crate) type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+/// Says whether the file turned out to be damaged.
+type Work = Box<dyn FnOnce(&mut Connection) -> bool + Send>;
+/// Gives a connection to take the place of a damaged one.
+type Replace = Box<dyn FnMut() -> Option<Connection> + Send>;
 
 /// Sends work to the thread; with the last handle the thread ends and the file is closed.
 #[derive(Clone)]
@@ -33,11 +36,11 @@ impl Drop for Inner {
 }
 
 impl Writer {
-    pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
+    pub(crate) fn start(connection: Connection, replace: Replace) -> std::io::Result<Self> {
         let (work, inbox) = channel();
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || serve(connection, &inbox))?;
+            .spawn(move || serve(connection, &inbox, replace))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 work: Some(work),
@@ -52,8 +55,11 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (answer, result) = oneshot::channel();
         let boxed: Work = Box::new(move |db| {
+            let done = work(db);
+            let damaged = matches!(done, Err(StoreError::Damaged(_)));
             // The caller may have left; the work is done all the same.
-            let _ = answer.send(work(db));
+            let _ = answer.send(done);
+            damaged
         });
         let sender = self.inner.work.as_ref().ok_or(StoreError::Closed)?;
         sender.send(boxed).map_err(|_| StoreError::Closed)?;
@@ -61,9 +67,13 @@ impl Writer {
     }
 }
 
-fn serve(mut connection: Connection, inbox: &Receiver<Work>) {
+fn serve(mut connection: Connection, inbox: &Receiver<Work>, mut replace: Replace) {
     while let Ok(work) = inbox.recv() {
-        work(&mut connection);
+        if work(&mut connection)
+            && let Some(fresh) = replace()
+        {
+            connection = fresh;
+        }
     }
     // Folds the log into the file; left undone, the next start does it.
     let _ = connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);");
