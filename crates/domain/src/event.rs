@@ -40,10 +40,6 @@ pub struct LogLine {
 /// What happened. Everything the tray, the window and (later) webhooks show comes from here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an event is made once and shared behind an Arc"
-)]
 pub enum EventKind {
     /// An instance changed state, progress or load.
     Instance {
