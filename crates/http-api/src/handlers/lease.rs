@@ -353,11 +353,18 @@ impl EngineCalls {
             headers,
             body,
         };
+        // What only prepares the answer is not its first byte.
+        let counted = ![
+            engine::APPLY_TEMPLATE,
+            engine::COUNT_CHAT,
+            engine::TOKENIZE,
+            engine::DETOKENIZE,
+        ]
+        .contains(&path);
         let asked = Instant::now();
-        let response = self.lease.send(request).await?;
-        if let Some(first_byte) = &self.first_byte {
-            // A later answer of the same request is not its first.
-            let _ = first_byte.set(asked.elapsed());
+        let mut response = self.lease.send(request).await?;
+        if counted && let Some(first_byte) = &self.first_byte {
+            response.body_mut().tell_first_byte(asked, Arc::clone(first_byte));
         }
         Ok(response)
     }

@@ -67,7 +67,7 @@ pub(crate) struct Server {
     pub(crate) tracker: TaskTracker,
     pub(crate) home: TempHome,
     supervisor: Supervisor,
-    registry: Registry,
+    pub(crate) registry: Registry,
 }
 
 impl Server {

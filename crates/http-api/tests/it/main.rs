@@ -6,9 +6,11 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod anthropic;
 mod breaks;
 mod framing;
 mod harness;
+mod llamacpp;
 mod lmstudio;
 mod lmstudio_v1;
 mod management;

@@ -1,5 +1,7 @@
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use domain::{ErrorKind, RunnerError};
@@ -16,6 +18,8 @@ use crate::Lease;
 #[must_use = "dropping the body stops the request"]
 pub struct UpstreamBody {
     flow: Flow,
+    /// Whom to tell when the first byte came.
+    first_byte: Option<(Instant, Arc<OnceLock<Duration>>)>,
 }
 
 enum Flow {
@@ -44,9 +48,18 @@ impl UpstreamBody {
         };
         if matches!(open.framing, Framing::Length(0)) {
             open.finish();
-            return Self { flow: Flow::Done };
+            return Self::with(Flow::Done);
         }
-        Self { flow: Flow::Open(open) }
+        Self::with(Flow::Open(open))
+    }
+
+    fn with(flow: Flow) -> Self {
+        Self { flow, first_byte: None }
+    }
+
+    /// Puts the time from `since` to the first byte into `cell`, unless it holds one already.
+    pub fn tell_first_byte(&mut self, since: Instant, cell: Arc<OnceLock<Duration>>) {
+        self.first_byte = Some((since, cell));
     }
 
     /// The whole body.
@@ -159,6 +172,9 @@ impl Body for UpstreamBody {
                     let Piece { data, next } = ready!(open.poll(cx));
                     if !data.is_empty() {
                         open.lease.mark_progress();
+                        if let Some((since, cell)) = this.first_byte.take() {
+                            let _ = cell.set(since.elapsed());
+                        }
                     }
                     if !matches!(next, Next::More)
                         && let Flow::Open(open) = std::mem::replace(&mut this.flow, Flow::Done)

@@ -1,0 +1,320 @@
+//! Waiting is visible in every dialect: a client that gives up after a silent while survives a load many times as long,
+//! and what keeps it waiting changes no answer. Times are scaled down by about fifteen: 4 s → 0.25 s, 60 s → 4 s.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_api::{ApiSettings, WaitingRules};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::harness::{Engine, Reply, Server, Setup, lines, open, patiently, post, until};
+
+const RULES: WaitingRules = WaitingRules {
+    begin_after: Duration::from_millis(250),
+    keep_alive_every: Duration::from_millis(250),
+};
+/// The longest silence the client bears: four keep-alives, so that a busy machine does not decide the test.
+const IDLE: Duration = Duration::from_millis(1000);
+const LOAD_MS: &str = "4000";
+
+async fn server(env: &[(&'static str, &str)]) -> Server {
+    let env = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Server::start(Setup {
+        engine: Engine::Stub(env),
+        settings: ApiSettings {
+            waiting: RULES,
+            ..ApiSettings::default()
+        },
+        ..Setup::default()
+    })
+    .await
+}
+
+/// The pieces of an answer, read by a client with an idle time-out.
+async fn read_impatiently(to: SocketAddr, path: &str, body: &Value) -> (Reply, Vec<String>) {
+    let headers = [
+        ("content-type", "application/json"),
+        ("anthropic-version", "2023-06-01"),
+    ];
+    let head = tokio::time::timeout(IDLE, open(to, "POST", path, &headers, body.to_string())).await;
+    let (parts, mut body) = head.unwrap_or_else(|_| panic!("{path}: no head")).into_parts();
+    let mut pieces = Vec::new();
+    loop {
+        let frame = tokio::time::timeout(IDLE, body.frame()).await;
+        let Some(frame) = frame.unwrap_or_else(|_| panic!("{path}: silence after {pieces:?}")) else {
+            break;
+        };
+        if let Ok(data) = frame.unwrap().into_data() {
+            pieces.push(String::from_utf8_lossy(&data).into_owned());
+        }
+    }
+    let reply = Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body: pieces.concat().into(),
+    };
+    (reply, pieces)
+}
+
+/// A streaming request of each dialect.
+fn requests(server: &Server) -> Vec<(SocketAddr, &'static str, Value)> {
+    let messages = json!([{"role": "user", "content": "hello"}]);
+    let chat = json!({"model": "tiny-chat", "messages": messages, "stream": true, "max_tokens": 5});
+    vec![
+        (
+            server.ollama,
+            "/api/chat",
+            json!({"model": "tiny-chat", "messages": messages, "options": {"num_predict": 5}}),
+        ),
+        (
+            server.ollama,
+            "/api/generate",
+            json!({"model": "tiny-chat", "prompt": "hello", "options": {"num_predict": 5}}),
+        ),
+        (server.ollama, "/v1/chat/completions", chat.clone()),
+        (server.lmstudio, "/v1/chat/completions", chat.clone()),
+        (
+            server.management,
+            "/v1/completions",
+            json!({"model": "tiny-chat", "prompt": "a", "stream": true, "max_tokens": 5}),
+        ),
+        (server.lmstudio, "/api/v0/chat/completions", chat.clone()),
+        (
+            server.lmstudio,
+            "/api/v1/chat",
+            json!({"model": "tiny-chat", "input": "hello", "stream": true, "max_output_tokens": 5}),
+        ),
+        (
+            server.ollama,
+            "/v1/responses",
+            json!({"model": "tiny-chat", "input": "hello", "stream": true, "max_output_tokens": 5}),
+        ),
+        (server.lmstudio, "/v1/messages", chat),
+        (
+            server.management,
+            "/completion",
+            json!({"model": "tiny-chat", "prompt": "hello", "stream": true, "n_predict": 5}),
+        ),
+    ]
+}
+
+/// Is this piece of a stream only there to keep the connection alive?
+fn is_keep_alive(path: &str, piece: &str) -> bool {
+    match path {
+        "/api/chat" => piece.contains(r#""message":{"role":"assistant","content":""},"done":false}"#),
+        "/api/generate" => piece.contains(r#""response":"","done":false}"#),
+        "/v1/messages" => piece == "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        _ => piece.starts_with(": "),
+    }
+}
+
+/// The text of an answer, put together as clients of the dialect do.
+fn text(path: &str, body: &[u8]) -> String {
+    let objects: Vec<Value> = if path.starts_with("/api/chat") || path.starts_with("/api/generate") {
+        lines(body)
+    } else {
+        testkit::sse_events(body)
+            .into_iter()
+            .filter_map(|event| serde_json::from_str(&event).ok())
+            .collect()
+    };
+    let places = [
+        "/message/content",
+        "/response",
+        "/choices/0/delta/content",
+        "/choices/0/text",
+        "/delta/text",
+        "/content",
+    ];
+    let piece = |object: &Value| {
+        let delta = ["response.output_text.delta", "message.delta"]
+            .iter()
+            .any(|kind| object["type"] == **kind);
+        let plain = if delta {
+            object["delta"].as_str().or(object["content"].as_str())
+        } else {
+            None
+        };
+        plain
+            .or_else(|| places.iter().find_map(|place| object.pointer(place)?.as_str()))
+            .map(str::to_owned)
+    };
+    objects.iter().filter_map(piece).collect()
+}
+
+/// One server for each dialect: the wait is that for a load.
+async fn survives_a_load(number: usize) {
+    let server = server(&[("STUB_LOAD_MS", LOAD_MS)]).await;
+    let (to, path, body) = requests(&server).swap_remove(number);
+    let (reply, pieces) = read_impatiently(to, path, &body).await;
+    assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+    let kept = pieces.iter().filter(|piece| is_keep_alive(path, piece)).count();
+    assert!(kept >= 5, "{path}: {kept} keep-alives in {pieces:?}");
+    assert_eq!(
+        text(path, &reply.body),
+        " tok0 tok1 tok2 tok3 tok4",
+        "{path}: {pieces:?}"
+    );
+    // Now that the model is there, the same answer comes without any of it.
+    let (again, pieces) = read_impatiently(to, path, &body).await;
+    assert!(
+        !is_keep_alive(path, &pieces[0]) || !path.starts_with("/v1"),
+        "{path}: {pieces:?}"
+    );
+    assert_eq!(text(path, &again.body), " tok0 tok1 tok2 tok3 tok4", "{path}");
+    assert_eq!(
+        again.header("content-type").split(';').next(),
+        reply.header("content-type").split(';').next(),
+        "{path}"
+    );
+    server.stop().await;
+}
+
+macro_rules! each {
+    ($($name:ident $number:literal)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            survives_a_load($number).await;
+        }
+    )*};
+}
+
+each! {
+    ollama_chat 0
+    ollama_generate 1
+    openai_chat 2
+    openai_chat_of_the_lm_studio_port 3
+    openai_completion 4
+    lm_studio_v0 5
+    lm_studio_v1 6
+    openai_responses 7
+    anthropic_messages 8
+    llama_cpp_completion 9
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_fails_ends_a_begun_stream_in_the_dialects_words() {
+    futures_util::future::join_all((0..10).map(fails_to_load)).await;
+}
+
+async fn fails_to_load(number: usize) {
+    let server = server(&[
+        ("STUB_LOAD_MS", "1500"),
+        ("STUB_DIE_LOADING", "exit:1"),
+        // Another try would fail the same way, and is not made.
+        ("STUB_DIE_MESSAGE", "unknown model architecture: 'stub'"),
+    ])
+    .await;
+    let (to, path, body) = requests(&server).swap_remove(number);
+    let (reply, pieces) = read_impatiently(to, path, &body).await;
+    assert_eq!(reply.status, 200, "{path}");
+    assert!(
+        pieces.iter().any(|piece| is_keep_alive(path, piece)),
+        "{path}: {pieces:?}"
+    );
+    let last = pieces.concat();
+    let error = match path {
+        "/api/chat" | "/api/generate" => lines(last.as_bytes()).pop().unwrap()["error"]
+            .as_str()
+            .map(str::to_owned),
+        _ => testkit::sse_events(last.as_bytes())
+            .iter()
+            .rev()
+            .filter_map(|event| serde_json::from_str::<Value>(event).ok())
+            .find_map(|event| {
+                let places = ["/error/message", "/message", "/response/error/message"];
+                places
+                    .iter()
+                    .find_map(|place| Some(event.pointer(place)?.as_str()?.to_owned()))
+            }),
+    };
+    assert!(error.is_some_and(|error| !error.is_empty()), "{path}: {last}");
+    assert!(text(path, last.as_bytes()).is_empty(), "{path}: {last}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_a_begun_stream_leaves_the_queue() {
+    for number in [0, 2, 7, 8] {
+        let server = server(&[("STUB_LOAD_MS", "600000")]).await;
+        let (to, path, body) = requests(&server).swap_remove(number);
+        let answer = open(to, "POST", path, &[], body.to_string()).await;
+        assert_eq!(server.router.active_requests().len(), 1, "{path}");
+        drop(answer);
+        until("the request to leave", || server.router.active_requests().is_empty()).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_no_streams_just_wait() {
+    let server = server(&[("STUB_LOAD_MS", "1500")]).await;
+    let reply = post(
+        server.ollama,
+        "/api/chat",
+        &json!({"model": "tiny-chat", "stream": false, "messages": [{"role": "user", "content": "x"}]}),
+    )
+    .await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["done"], true);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollamas_load_of_a_model_is_one_object_after_its_keep_alives() {
+    let server = server(&[("STUB_LOAD_MS", LOAD_MS)]).await;
+    let (reply, _) = read_impatiently(server.ollama, "/api/chat", &json!({"model": "tiny-chat"})).await;
+    assert_eq!(reply.header("content-type"), "application/x-ndjson");
+    let lines = lines(&reply.body);
+    assert_eq!(lines.last().unwrap()["done_reason"], "load");
+    assert!(lines.len() > 5, "{}", reply.text());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silences_inside_a_stream_are_kept_alive() {
+    // One token in 1.5 s: the second comes late.
+    let server = server(&[("STUB_RATE", "0.7"), ("STUB_TOKENS", "3")]).await;
+    for number in [0, 2, 7, 8] {
+        let (to, path, body) = requests(&server).swap_remove(number);
+        let (reply, pieces) = read_impatiently(to, path, &body).await;
+        assert_eq!(reply.status, 200);
+        let first_text = pieces.iter().position(|piece| piece.contains("tok0")).unwrap();
+        let last_text = pieces.iter().position(|piece| piece.contains("tok2")).unwrap();
+        let between = pieces[first_text..last_text]
+            .iter()
+            .filter(|piece| is_keep_alive(path, piece))
+            .count();
+        assert!(between >= 4, "{path}: {pieces:?}");
+        assert_eq!(text(path, &reply.body), " tok0 tok1 tok2", "{path}: {pieces:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_head_tells_where_the_time_went() {
+    let server = server(&[("STUB_LOAD_MS", "300"), ("STUB_FIRST_MS", "80")]).await;
+    let body = json!({"model": "tiny-chat", "stream": false, "messages": [{"role": "user", "content": "x"}]});
+    let number = |reply: &Reply, name: &str| reply.header(name).parse::<u64>().unwrap_or_else(|_| panic!("{name}"));
+    for path in ["/api/chat", "/v1/chat/completions"] {
+        let first = post(server.ollama, path, &body).await;
+        let load = number(&first, "x-llamarunner-load-ms");
+        assert_eq!(load >= 300, path == "/api/chat", "{path}: {load}");
+        assert!(number(&first, "x-llamarunner-first-token-ms") >= 80, "{path}");
+        assert!(number(&first, "x-llamarunner-context") >= 512, "{path}");
+        let _ = number(&first, "x-llamarunner-queue-ms");
+    }
+    let origin = [
+        ("origin", "http://localhost:3000"),
+        ("content-type", "application/json"),
+    ];
+    let reply = crate::harness::call(server.ollama, "POST", "/api/chat", &origin, body.to_string()).await;
+    let exposed = reply.header("access-control-expose-headers").to_lowercase();
+    for name in ["queue-ms", "load-ms", "first-token-ms", "context"] {
+        assert!(exposed.contains(&format!("x-llamarunner-{name}")), "{exposed}");
+    }
+    let list = patiently("tags", crate::harness::get(server.ollama, "/api/tags")).await;
+    assert_eq!(list.header("x-llamarunner-load-ms"), "");
+    server.stop().await;
+}
