@@ -48,21 +48,29 @@ impl Target {
     }
 }
 
-/// Does this request follow LM Studio's rules for loading (contract 3)?
+/// Does this request follow LM Studio's rules for loading (contract 3)? llama-server's own paths follow its router's.
 pub(super) fn is_jit(cx: &Cx) -> bool {
     match cx.route.dialect {
-        Dialect::LmStudio => true,
+        Dialect::LmStudio | Dialect::LmStudioV1 => true,
         Dialect::OpenAi | Dialect::Anthropic => cx.flavour() == Flavour::LmStudio,
-        _ => false,
+        Dialect::Ollama | Dialect::LlamaCpp | Dialect::LlamaRunner => false,
     }
 }
 
-/// The entry behind a name. LM Studio's lists put a prefix before embedding models (contract 2).
+/// The entry behind a name. LM Studio prefers loaded models where a name leaves a choice, and its lists put a prefix before
+/// embedding models (contract 2).
 pub(super) fn known(cx: &Cx, name: &str) -> Option<Arc<ModelEntry>> {
     let state = cx.state();
-    state.resolve(name).or_else(|| {
+    let resolve = |name: &str| {
+        if is_jit(cx) {
+            state.router.resolve(name)
+        } else {
+            state.resolve(name)
+        }
+    };
+    resolve(name).or_else(|| {
         let bare = name.strip_prefix("text-embedding-")?;
-        state.resolve(bare).filter(|entry| entry.can(Capability::Embedding))
+        resolve(bare).filter(|entry| entry.can(Capability::Embedding))
     })
 }
 

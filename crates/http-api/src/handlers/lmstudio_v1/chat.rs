@@ -59,13 +59,7 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     };
     let lease = lease_request(cx, parts, &entry, wish)?;
     let (leased, has_lease) = oneshot::channel();
-    let begun = Box::pin(begin(
-        Arc::clone(cx.state()),
-        lease,
-        request,
-        Passed::of(cx),
-        leased,
-    ));
+    let begun = Box::pin(begin(Arc::clone(cx.state()), lease, request, Passed::of(cx), leased));
     let chat = Chat {
         state: Arc::clone(cx.state()),
         entry,

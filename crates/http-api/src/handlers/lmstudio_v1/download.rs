@@ -1,7 +1,7 @@
 //! Downloads, in LM Studio's words: one rendering of the job store (contract 7.4, management contract 6.4).
 
 use dialects::lmstudio_rest::v1::{self, DownloadCall};
-use domain::{ErrorKind, JobId, JobState, JobView, RunnerError};
+use domain::{ErrorKind, JobId, JobView, RunnerError};
 use downloads::{Job, Source};
 use http::Response;
 use hyper::body::Incoming;
@@ -20,8 +20,7 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
     };
     let job = cx.state().downloads.start_job(source).await?;
     let view = job.planned().await?;
-    let already = view.state == JobState::Completed;
-    Ok(json(cx.route.dialect, v1::download_started(&view, already)))
+    Ok(json(cx.route.dialect, v1::download_started(&view, job.was_present())))
 }
 
 /// `GET /api/v1/models/download/status`: all of them (*ext*).
