@@ -48,8 +48,8 @@ export function needsSnapshot(event: ServerEvent): boolean {
     case 'instance':
       return event.instance.state !== 'loading';
     case 'download':
-      // Cancelled ones leave the list.
-      return event.job.state === 'cancelled';
+      // At its end the server decides what stays in the list.
+      return ['completed', 'failed', 'cancelled'].includes(event.job.state);
     case 'log':
     case 'shutting_down':
       return false;

@@ -1,5 +1,7 @@
 //! Downloads as the window and the command line see them: `/v1/downloads`.
 
+use std::collections::HashSet;
+
 use domain::{ErrorKind, JobId, JobView, RunnerError};
 use downloads::{Job, Source};
 use http::request::Parts;
@@ -16,7 +18,7 @@ use crate::routes::Operation as Op;
 use crate::state::ApiState;
 
 /// Finished downloads that `/v1/state` still shows.
-const FINISHED: usize = 20;
+const FINISHED: usize = 5;
 
 #[derive(Deserialize)]
 struct Wish {
@@ -54,18 +56,25 @@ pub(super) async fn run(cx: &Cx, _parts: &Parts, body: Incoming) -> Answer {
         _ => {
             let job = job(cx)?;
             downloads.cancel(&job.id()).await?;
+            downloads.forget(&job.id()).await?;
             document(cx, StatusCode::OK, &job.view())
         }
     }
 }
 
-/// All unfinished downloads and the latest finished ones, newest first.
+/// All unfinished downloads and the latest finished ones, newest first. A failure that a later try has made up for is no
+/// news.
 fn shown(state: &ApiState, finished: usize) -> Vec<JobView> {
     let mut left = finished;
     let jobs = state.downloads.jobs();
+    let mut seen = HashSet::new();
     let views = jobs.iter().rev().map(Job::view).filter(|view| {
+        let newest = seen.insert((view.name.clone(), view.quantization.clone()));
         if !view.state.is_final() {
             return true;
+        }
+        if !newest {
+            return false;
         }
         let shown = left > 0;
         left = left.saturating_sub(1);
