@@ -300,7 +300,7 @@ async fn files_of_the_hub_and_of_addresses() {
     ] {
         let view = computer
             .downloads
-            .start_job(source)
+            .start_job(source.clone())
             .await
             .unwrap()
             .wait()
@@ -309,6 +309,10 @@ async fn files_of_the_hub_and_of_addresses() {
         assert_eq!(std::fs::read(computer.home.path().join(path)).unwrap(), model, "{path}");
         assert_eq!(view.verified, verified, "{path}");
         assert_eq!(view.model.as_deref(), path.strip_prefix("models/"));
+        // Once more: it is known at once that it is there.
+        let again = computer.downloads.start_job(source).await.unwrap();
+        assert_eq!(again.planned().await.unwrap().state, JobState::Completed);
+        assert!(again.was_present());
     }
     assert!(fake.leaks().is_empty());
 }

@@ -581,7 +581,8 @@ async fn search_and_what_a_repository_offers() {
 #[tokio::test]
 async fn https_in_a_name_is_meant() {
     let rig = Rig::new().await;
-    rig.fake.add_ollama_model("tiny", &[OriginLayer::model(&b"weights"[..])]);
+    rig.fake
+        .add_ollama_model("tiny", &[OriginLayer::model(&b"weights"[..])]);
     let name = |scheme: &str| format!("{scheme}{}/library/tiny", rig.fake.host());
     rig.ollama_with(&name("http://"), true).await.unwrap();
     // The fake origin speaks no TLS.

@@ -141,7 +141,7 @@ impl Job {
     /// # Errors
     /// It failed or was stopped before that.
     pub async fn planned(&self) -> Result<JobView, DownloadError> {
-        self.until(|view| !view.files.is_empty()).await
+        self.until(|view| !view.files.is_empty() && !self.was_present()).await
     }
 
     /// Waits for the end.

@@ -25,7 +25,6 @@ const TELL: Duration = Duration::from_millis(250);
 struct Done {
     model: String,
     verified: bool,
-    present: bool,
 }
 
 impl Inner {
@@ -37,7 +36,6 @@ impl Inner {
         let why = why.or_else(|| self.ending.is_cancelled().then_some(Why::Shutdown));
         match (outcome, why) {
             (Ok(done), _) => {
-                job.live().was_present = done.present;
                 self.complete(job, &done).await;
             }
             (Err(_), Some(Why::Shutdown)) => {
@@ -106,6 +104,8 @@ impl Inner {
             already_present,
         } = plan;
         job.live().kept.files = files.iter().map(|file| file.path.clone()).collect();
+        // Before the files are shown: whoever waits for the plan must see this with them.
+        job.live().was_present = already_present;
         let progress: Vec<Arc<Progress>> = files.iter().map(|file| Arc::new(Progress::new(file.size))).collect();
         let hashed = files.iter().all(|file| file.sha256.is_some());
         self.note(job, |view| {
@@ -120,7 +120,6 @@ impl Inner {
             return Ok(Done {
                 model: name,
                 verified: hashed,
-                present: true,
             });
         }
         let fetched = self.transfer(job, &root, files, &progress, stop).await?;
@@ -135,7 +134,6 @@ impl Inner {
         Ok(Done {
             model: name,
             verified: fetched.iter().all(|file| file.verified),
-            present: false,
         })
     }
 
