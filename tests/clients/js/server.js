@@ -27,8 +27,10 @@ export async function start() {
       XDG_DATA_HOME: join(home, 'data'), XDG_CACHE_HOME: join(home, 'cache'), XDG_RUNTIME_DIR: join(home, 'run'),
       LLAMARUNNER_LLAMA_SERVER: enginePath(),
     },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
   });
+  let log = '';
+  child.stderr.on('data', (piece) => { log += piece; process.stderr.write(piece); });
   const exited = new Promise((done) => child.once('exit', (code) => done(code)));
   const lines = createInterface({ input: child.stdout });
   const ready = await Promise.race([
@@ -38,6 +40,8 @@ export async function start() {
   const url = (name) => `http://${ready.listeners[name]}`;
   return {
     ollama: url('ollama'), lmstudio: url('lmstudio'), management: url('management'),
+    /** What the server wrote to stderr. */
+    log: () => log,
     async stop() {
       child.kill('SIGTERM');
       const code = await exited;

@@ -44,11 +44,17 @@ struct Channel {
 
 impl Channel {
     fn kinds(&self) -> Vec<&str> {
-        self.messages.iter().map(|message| message["type"].as_str().unwrap()).collect()
+        self.messages
+            .iter()
+            .map(|message| message["type"].as_str().unwrap())
+            .collect()
     }
 
     fn text(&self) -> String {
-        self.messages.iter().filter_map(|message| message["fragment"]["content"].as_str()).collect()
+        self.messages
+            .iter()
+            .filter_map(|message| message["fragment"]["content"].as_str())
+            .collect()
     }
 
     fn last(&self) -> &Value {
@@ -57,13 +63,19 @@ impl Channel {
     }
 }
 
-async fn upgrade(to: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Result<WebSocketStream<TcpStream>, Error> {
+async fn upgrade(
+    to: SocketAddr,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<WebSocketStream<TcpStream>, Error> {
     let stream = TcpStream::connect(to).await.unwrap();
     let mut request: Request<()> = format!("ws://{to}{path}").into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
-    patiently("the upgrade", client_async(request, stream)).await.map(|(socket, _)| socket)
+    patiently("the upgrade", client_async(request, stream))
+        .await
+        .map(|(socket, _)| socket)
 }
 
 impl Client {
@@ -137,13 +149,15 @@ impl Client {
     async fn begin(&mut self, endpoint: &str, parameter: Value) -> i64 {
         let id = self.next;
         self.next += 1;
-        let frame = json!({"type": "channelCreate", "endpoint": endpoint, "channelId": id, "creationParameter": parameter});
+        let frame =
+            json!({"type": "channelCreate", "endpoint": endpoint, "channelId": id, "creationParameter": parameter});
         self.say(&frame).await;
         id
     }
 
     async fn cancel(&mut self, id: i64) {
-        self.say(&json!({"type": "channelSend", "channelId": id, "message": {"type": "cancel"}})).await;
+        self.say(&json!({"type": "channelSend", "channelId": id, "message": {"type": "cancel"}}))
+            .await;
     }
 
     /// The next message on a channel; `None` at its end.
@@ -175,7 +189,12 @@ impl Client {
     }
 
     async fn load(&mut self, name: &str) -> Value {
-        let channel = self.channel("getOrLoad", json!({"identifier": name, "loadConfigStack": {"layers": []}})).await;
+        let channel = self
+            .channel(
+                "getOrLoad",
+                json!({"identifier": name, "loadConfigStack": {"layers": []}}),
+            )
+            .await;
         channel.last()["info"].clone()
     }
 }
@@ -226,7 +245,10 @@ async fn every_namespace_on_every_listener() {
         assert!(matches!(refused, Error::Http(response) if response.status() == 404 || path == "/"));
     }
     let plain = get(server.lmstudio, "/llm").await;
-    assert_eq!((plain.status, plain.header("upgrade")), (StatusCode::UPGRADE_REQUIRED, "websocket"));
+    assert_eq!(
+        (plain.status, plain.header("upgrade")),
+        (StatusCode::UPGRADE_REQUIRED, "websocket")
+    );
     server.stop().await;
 }
 
@@ -246,8 +268,16 @@ async fn upgrades_obey_the_guard() {
         (&[("host", "evil.example")][..], 403, 403),
         (&[][..], 101, 101),
     ] {
-        assert_eq!(status(upgrade(server.lmstudio, "/llm", headers).await), llm, "{headers:?}");
-        assert_eq!(status(upgrade(server.lmstudio, "/diagnostics", headers).await), diagnostics, "{headers:?}");
+        assert_eq!(
+            status(upgrade(server.lmstudio, "/llm", headers).await),
+            llm,
+            "{headers:?}"
+        );
+        assert_eq!(
+            status(upgrade(server.lmstudio, "/diagnostics", headers).await),
+            diagnostics,
+            "{headers:?}"
+        );
     }
     for path in ["/repository", "/runtime", "/plugins"] {
         let page = [("origin", "http://localhost:3000")];
@@ -305,10 +335,19 @@ async fn frames_that_are_wrong() {
         assert_eq!(error["title"], "Unknown endpoint noSuchEndpoint");
         assert_eq!(client.warnings.len(), 5.min(n + 1));
     }
-    assert_eq!(client.warnings[0], "Received rpcCall for unknown endpoint, endpoint = noSuchEndpoint");
+    assert_eq!(
+        client.warnings[0],
+        "Received rpcCall for unknown endpoint, endpoint = noSuchEndpoint"
+    );
     let mut client = Client::open(server.lmstudio, "/llm").await;
     let error = client.call("tokenize", json!({"specifier": 5})).await.unwrap_err();
-    assert!(error["title"].as_str().unwrap().starts_with("The parameter of tokenize"), "{error}");
+    assert!(
+        error["title"]
+            .as_str()
+            .unwrap()
+            .starts_with("The parameter of tokenize"),
+        "{error}"
+    );
     assert!(client.warnings[0].contains("invalid parameter"));
     let failed = client.channel("predict", json!({})).await;
     assert!(failed.error.unwrap()["title"].as_str().unwrap().contains("predict"));
@@ -316,14 +355,23 @@ async fn frames_that_are_wrong() {
         client.socket.send(Message::text(frame)).await.unwrap();
     }
     client.socket.send(Message::binary(vec![1, 2])).await.unwrap();
-    client.say(&json!({"type": "channelSend", "channelId": 99, "message": {"type": "cancel"}, "ackId": 7})).await;
+    client
+        .say(&json!({"type": "channelSend", "channelId": 99, "message": {"type": "cancel"}, "ackId": 7}))
+        .await;
     let ack = client.hear_answer().await;
     assert_eq!(ack, json!({"type": "channelAck", "channelId": 99, "ackId": 7}));
     assert_eq!(client.warnings.len(), 5);
-    client.say(&json!({"type": "signalSubscribe", "subscribeId": 4, "endpoint": "x"})).await;
+    client
+        .say(&json!({"type": "signalSubscribe", "subscribeId": 4, "endpoint": "x"}))
+        .await;
     assert_eq!(client.hear_answer().await["type"], "signalError");
-    client.say(&json!({"type": "communicationWarning", "warning": "no idea"})).await;
-    assert!(client.call("listLoaded", Value::Null).await.is_ok(), "the socket still serves");
+    client
+        .say(&json!({"type": "communicationWarning", "warning": "no idea"}))
+        .await;
+    assert!(
+        client.call("listLoaded", Value::Null).await.is_ok(),
+        "the socket still serves"
+    );
 
     // Larger than 64 MiB: said in the frame's head, nothing of it is read.
     let mut stream = client.socket.into_inner();
@@ -344,65 +392,170 @@ async fn lists_loads_and_what_is_told_about_them() {
     let mut llm = Client::open(server.lmstudio, "/llm").await;
     let mut system = Client::open(server.lmstudio, "/system").await;
     let downloaded = system.call("listDownloadedModels", Value::Null).await.unwrap();
-    let kinds: Vec<&str> = downloaded.as_array().unwrap().iter().map(|info| info["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["llm", "embedding"], "models of other kinds are left out: {downloaded}");
+    let kinds: Vec<&str> = downloaded
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|info| info["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["llm", "embedding"],
+        "models of other kinds are left out: {downloaded}"
+    );
     assert_eq!(llm.call("listLoaded", Value::Null).await.unwrap(), json!([]));
 
-    let loading = llm.channel("getOrLoad", json!({"identifier": "tiny-chat", "loadTtlMs": 60000, "loadConfigStack": {"layers": [
-        {"layerName": "apiOverride", "config": {"fields": [{"key": "llm.load.contextLength", "value": 512}]}}]}})).await;
+    let loading = llm
+        .channel(
+            "getOrLoad",
+            json!({"identifier": "tiny-chat", "loadTtlMs": 60000, "loadConfigStack": {"layers": [
+        {"layerName": "apiOverride", "config": {"fields": [
+            {"key": "llm.load.contextLength", "value": 512}, {"key": "llm.load.numParallelSessions", "value": 1}]}}]}}),
+        )
+        .await;
     let kinds = loading.kinds();
     assert_eq!((kinds[0], *kinds.last().unwrap()), ("startLoading", "loadSuccess"));
     assert_eq!(loading.messages[0]["identifier"], "tiny-chat");
-    let progress: Vec<f64> = loading.messages.iter().filter_map(|message| message["progress"].as_f64()).collect();
-    assert!(progress.windows(2).all(|pair| pair[0] <= pair[1]) && progress.last() == Some(&1.0), "{progress:?}");
+    let progress: Vec<f64> = loading
+        .messages
+        .iter()
+        .filter_map(|message| message["progress"].as_f64())
+        .collect();
+    assert!(
+        progress.windows(2).all(|pair| pair[0] <= pair[1]) && progress.last() == Some(&1.0),
+        "{progress:?}"
+    );
     let info = &loading.last()["info"];
-    assert_eq!((&info["identifier"], &info["contextLength"], &info["ttlMs"]), (&json!("tiny-chat"), &json!(512), &json!(60000)));
-    let again = llm.channel("getOrLoad", json!({"identifier": "TINY-CHAT", "loadConfigStack": {"layers": []}})).await;
+    assert_eq!(
+        (&info["identifier"], &info["contextLength"], &info["ttlMs"]),
+        (&json!("tiny-chat"), &json!(512), &json!(60000))
+    );
+    let again = llm
+        .channel(
+            "getOrLoad",
+            json!({"identifier": "TINY-CHAT", "loadConfigStack": {"layers": []}}),
+        )
+        .await;
     assert_eq!(again.kinds(), ["alreadyLoaded"]);
-    assert_eq!(again.messages[0]["info"]["instanceReference"], info["instanceReference"]);
+    assert_eq!(
+        again.messages[0]["info"]["instanceReference"],
+        info["instanceReference"]
+    );
 
     let reference = json!({"type": "instanceReference", "instanceReference": info["instanceReference"]});
-    for specifier in [query("tiny-chat"), reference.clone(), json!({"type": "query", "query": {}})] {
-        let found = llm.call("getModelInfo", json!({"specifier": specifier, "throwIfNotFound": true})).await.unwrap();
+    for specifier in [
+        query("tiny-chat"),
+        reference.clone(),
+        json!({"type": "query", "query": {}}),
+    ] {
+        let found = llm
+            .call("getModelInfo", json!({"specifier": specifier, "throwIfNotFound": true}))
+            .await
+            .unwrap();
         assert_eq!(found["modelKey"], "tiny-chat");
     }
-    let config = llm.call("getLoadConfig", json!({"specifier": reference})).await.unwrap();
-    assert!(config["fields"].as_array().unwrap().contains(&json!({"key": "llm.load.contextLength", "value": 512})));
-    let state = llm.call("getInstanceProcessingState", json!({"specifier": query("tiny-chat"), "throwIfNotFound": true})).await;
+    let config = llm
+        .call("getLoadConfig", json!({"specifier": reference}))
+        .await
+        .unwrap();
+    assert!(
+        config["fields"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"key": "llm.load.contextLength", "value": 512}))
+    );
+    let state = llm
+        .call(
+            "getInstanceProcessingState",
+            json!({"specifier": query("tiny-chat"), "throwIfNotFound": true}),
+        )
+        .await;
     assert_eq!(state.unwrap(), json!({"status": "idle", "queued": 0}));
-    assert!(llm.call("getBasePredictionConfig", json!({"specifier": query("tiny-chat")})).await.unwrap()["fields"].is_array());
-    let usage = llm.call("estimateModelUsage", json!({"modelKey": "tiny-chat", "loadConfigStack": {"layers": []}})).await.unwrap();
-    assert!(usage["memory"]["totalBytes"].as_u64().unwrap() > 0 && usage["passesGuardrails"].is_boolean(), "{usage}");
+    assert!(
+        llm.call("getBasePredictionConfig", json!({"specifier": query("tiny-chat")}))
+            .await
+            .unwrap()["fields"]
+            .is_array()
+    );
+    let usage = llm
+        .call(
+            "estimateModelUsage",
+            json!({"modelKey": "tiny-chat", "loadConfigStack": {"layers": []}}),
+        )
+        .await
+        .unwrap();
+    assert!(
+        usage["memory"]["totalBytes"].as_u64().unwrap() > 0 && usage["passesGuardrails"].is_boolean(),
+        "{usage}"
+    );
 
     // A second instance, under a number and under a name.
-    let second = llm.channel("loadModel", json!({"modelKey": "tiny-chat", "loadConfigStack": {"layers": []}})).await;
-    assert_eq!((second.kinds()[0], &second.last()["info"]["identifier"]), ("resolved", &json!("tiny-chat:2")));
+    let second = llm
+        .channel(
+            "loadModel",
+            json!({"modelKey": "tiny-chat", "loadConfigStack": {"layers": []}}),
+        )
+        .await;
+    assert_eq!(
+        (second.kinds()[0], &second.last()["info"]["identifier"]),
+        ("resolved", &json!("tiny-chat:2"))
+    );
     assert_eq!(second.last()["info"]["ttlMs"], Value::Null);
     let named = json!({"modelKey": "tiny-chat", "identifier": "mine", "loadConfigStack": {"layers": []}});
-    assert_eq!(llm.channel("loadModel", named.clone()).await.last()["info"]["identifier"], "mine");
+    assert_eq!(
+        llm.channel("loadModel", named.clone()).await.last()["info"]["identifier"],
+        "mine"
+    );
     let taken = llm.channel("loadModel", named).await.error.unwrap();
     assert!(taken["title"].as_str().unwrap().contains("already exists"), "{taken}");
-    assert_eq!(llm.call("listLoaded", Value::Null).await.unwrap().as_array().unwrap().len(), 3);
+    assert_eq!(
+        llm.call("listLoaded", Value::Null)
+            .await
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
     for identifier in ["mine", "tiny-chat:2"] {
-        llm.call("unloadModel", json!({"identifier": identifier})).await.unwrap();
+        llm.call("unloadModel", json!({"identifier": identifier}))
+            .await
+            .unwrap();
     }
 
     // Nothing is loaded for a query, and every question about what is not there is answered at once.
     let mut embedding = Client::open(server.lmstudio, "/embedding").await;
     let not_there = [
-        ("getModelInfo", json!({"specifier": query("nope"), "throwIfNotFound": true})),
+        (
+            "getModelInfo",
+            json!({"specifier": query("nope"), "throwIfNotFound": true}),
+        ),
         ("getLoadConfig", json!({"specifier": query("nope")})),
-        ("tokenize", json!({"specifier": query("text-embedding-tiny-embed"), "inputString": "x"})),
+        (
+            "tokenize",
+            json!({"specifier": query("text-embedding-tiny-embed"), "inputString": "x"}),
+        ),
         ("countTokens", json!({"specifier": query("nope"), "inputString": "x"})),
-        ("embedString", json!({"modelSpecifier": query("tiny-embed"), "inputString": "x"})),
+        (
+            "embedString",
+            json!({"modelSpecifier": query("tiny-embed"), "inputString": "x"}),
+        ),
         ("unloadModel", json!({"identifier": "tiny-embed"})),
     ];
     for (endpoint, parameter) in not_there {
         let error = embedding.call(endpoint, parameter).await.unwrap_err();
-        assert_eq!(error["displayData"]["code"], "generic.noModelMatchingQuery", "{endpoint}: {error}");
+        assert_eq!(
+            error["displayData"]["code"], "generic.noModelMatchingQuery",
+            "{endpoint}: {error}"
+        );
         assert_eq!(error["displayData"]["totalLoadedModels"], 0);
     }
-    let quiet = embedding.call("getModelInfo", json!({"specifier": query("nope"), "throwIfNotFound": false})).await;
+    let quiet = embedding
+        .call(
+            "getModelInfo",
+            json!({"specifier": query("nope"), "throwIfNotFound": false}),
+        )
+        .await;
     assert_eq!(quiet.unwrap(), Value::Null);
     for endpoint in ["predict", "completeRawText"] {
         let mut parameter = prompt("nope", &json!([]));
@@ -411,20 +564,48 @@ async fn lists_loads_and_what_is_told_about_them() {
         assert_eq!(error["displayData"]["code"], "generic.noModelMatchingQuery");
     }
     for name in ["nope", "a/b"] {
-        let error = llm.channel("getOrLoad", json!({"identifier": name, "loadConfigStack": {"layers": []}})).await.error.unwrap();
+        let error = llm
+            .channel(
+                "getOrLoad",
+                json!({"identifier": name, "loadConfigStack": {"layers": []}}),
+            )
+            .await
+            .error
+            .unwrap();
         assert_eq!(error["displayData"]["code"], "generic.noModelMatchingQuery");
     }
-    let error = llm.channel("getOrLoad", json!({"identifier": "tiny-embed", "loadConfigStack": {"layers": []}})).await.error.unwrap();
+    let error = llm
+        .channel(
+            "getOrLoad",
+            json!({"identifier": "tiny-embed", "loadConfigStack": {"layers": []}}),
+        )
+        .await
+        .error
+        .unwrap();
     assert_eq!(error["displayData"]["code"], "generic.domainMismatch");
 
     // A load just in time evicts the other one of that kind, and says so.
-    let evicting = embedding.channel("getOrLoad", json!({"identifier": "tiny-embed", "loadConfigStack": {"layers": []}})).await;
+    let evicting = embedding
+        .channel(
+            "getOrLoad",
+            json!({"identifier": "tiny-embed", "loadConfigStack": {"layers": []}}),
+        )
+        .await;
     assert_eq!(evicting.kinds()[..2], ["unloadingOtherJITModel", "startLoading"]);
     assert_eq!(evicting.messages[0]["info"]["modelKey"], "tiny-chat");
     assert_eq!(evicting.last()["info"]["identifier"], "text-embedding-tiny-embed");
-    let gone = llm.call("getModelInfo", json!({"specifier": reference, "throwIfNotFound": true})).await.unwrap_err();
+    let gone = llm
+        .call("getModelInfo", json!({"specifier": reference, "throwIfNotFound": true}))
+        .await
+        .unwrap_err();
     assert_eq!(gone["displayData"]["code"], "generic.specificModelUnloaded");
-    let vector = embedding.call("embedString", json!({"modelSpecifier": query("tiny-embed"), "inputString": "cat"})).await.unwrap();
+    let vector = embedding
+        .call(
+            "embedString",
+            json!({"modelSpecifier": query("tiny-embed"), "inputString": "cat"}),
+        )
+        .await
+        .unwrap();
     assert!(!vector["embedding"].as_array().unwrap().is_empty());
     assert!(llm.warnings.is_empty() && embedding.warnings.is_empty() && system.warnings.is_empty());
     server.stop().await;
@@ -453,7 +634,10 @@ async fn predictions() {
     let mut closed = 0;
     while closed < ids.len() {
         let frame = client.hear_answer().await;
-        assert!(ids.iter().any(|id| frame["channelId"] == *id) && frame["type"] != "channelError", "{frame}");
+        assert!(
+            ids.iter().any(|id| frame["channelId"] == *id) && frame["type"] != "channelError",
+            "{frame}"
+        );
         closed += usize::from(frame["type"] == "channelClose");
     }
 
@@ -467,7 +651,10 @@ async fn predictions() {
     let mut new = prompt("tiny-chat", &tokens(2));
     new["rawPrompt"] = "hi".into();
     let new = client.channel("completeRawText", new).await;
-    assert_eq!((old.text(), new.text()), (" tok0 tok1".to_owned(), " tok0 tok1".to_owned()));
+    assert_eq!(
+        (old.text(), new.text()),
+        (" tok0 tok1".to_owned(), " tok0 tok1".to_owned())
+    );
     let config = old.last()["predictionConfig"].to_string();
     assert!(!config.contains("promptTemplate"), "{config}");
 
@@ -483,23 +670,52 @@ async fn predictions() {
     let second = files.call("uploadFileBase64", image).await.unwrap();
     assert_eq!((&first["fileType"], &first["sizeBytes"]), (&json!("image"), &json!(8)));
     assert_ne!(first["identifier"], second["identifier"]);
-    assert!(files.call("uploadFileBase64", json!({"name": "x", "contentBase64": "%"})).await.is_err());
+    assert!(
+        files
+            .call("uploadFileBase64", json!({"name": "x", "contentBase64": "%"}))
+            .await
+            .is_err()
+    );
     let with_file = |identifier: &Value| {
         let mut asked = prompt("tiny-chat", &tokens(1));
         asked["history"]["messages"][0]["content"] =
             json!([{"type": "file", "name": "f", "identifier": identifier, "sizeBytes": 8, "fileType": "image"}]);
         asked
     };
-    let text = files.call("uploadFileBase64", json!({"name": "a.txt", "contentBase64": "aGk="})).await.unwrap();
-    assert!(client.channel("predict", with_file(&first["identifier"])).await.error.is_some());
-    assert!(client.channel("predict", with_file(&json!("unknown"))).await.error.is_some());
-    assert!(client.channel("predict", with_file(&text["identifier"])).await.error.is_none());
+    let text = files
+        .call("uploadFileBase64", json!({"name": "a.txt", "contentBase64": "aGk="}))
+        .await
+        .unwrap();
+    assert!(
+        client
+            .channel("predict", with_file(&first["identifier"]))
+            .await
+            .error
+            .is_some()
+    );
+    assert!(
+        client
+            .channel("predict", with_file(&json!("unknown")))
+            .await
+            .error
+            .is_some()
+    );
+    assert!(
+        client
+            .channel("predict", with_file(&text["identifier"]))
+            .await
+            .error
+            .is_none()
+    );
     assert!(client.warnings.is_empty());
     server.stop().await;
 }
 
 fn was_stopped(record: &std::path::Path) -> bool {
-    read_record(record).iter().any(|event| matches!(event, Recorded::Gone { .. }))
+    read_record(record)
+        .unwrap()
+        .iter()
+        .any(|event| matches!(event, Recorded::Gone { .. }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -566,14 +782,24 @@ async fn a_socket_that_closes_stops_its_predictions_and_loads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_breaks_is_an_error_on_the_channel() {
     for variable in ["STUB_CUT_AFTER", "STUB_DIE_TOKENS"] {
-        let value = if variable == "STUB_CUT_AFTER" { "3" } else { "3,signal:9" };
+        let value = if variable == "STUB_CUT_AFTER" {
+            "3"
+        } else {
+            "3,signal:9"
+        };
         let (server, _record) = with_stub(&[(variable, value)]).await;
         let mut client = Client::open(server.lmstudio, "/llm").await;
         client.load("tiny-chat").await;
         let broken = client.channel("predict", prompt("tiny-chat", &tokens(50))).await;
-        assert!(broken.error.is_some() && !broken.kinds().contains(&"success"), "{variable}: {broken:?}");
+        assert!(
+            broken.error.is_some() && !broken.kinds().contains(&"success"),
+            "{variable}: {broken:?}"
+        );
         assert!(!broken.text().is_empty());
-        assert!(client.call("listLoaded", Value::Null).await.is_ok(), "the socket still serves");
+        assert!(
+            client.call("listLoaded", Value::Null).await.is_ok(),
+            "the socket still serves"
+        );
         server.stop().await;
     }
 }
@@ -628,11 +854,20 @@ async fn the_server_and_its_logs() {
     let (server, _record) = with_stub(&[]).await;
     let mut system = Client::open(server.lmstudio, "/system").await;
     let version = system.call("version", Value::Null).await.unwrap();
-    assert!(version["version"].as_str().unwrap().starts_with("0.4.") && version["build"].is_u64(), "{version}");
-    assert_eq!(system.call("info", Value::Null).await.unwrap()["pid"], std::process::id());
+    assert!(
+        version["version"].as_str().unwrap().starts_with("0.4.") && version["build"].is_u64(),
+        "{version}"
+    );
+    assert_eq!(
+        system.call("info", Value::Null).await.unwrap()["pid"],
+        std::process::id()
+    );
     assert_eq!(system.call("notify", json!({"title": "a"})).await.unwrap(), Value::Null);
     assert_eq!(system.call("getExperimentFlags", Value::Null).await.unwrap(), json!([]));
-    let variants = system.call("listDownloadedModelVariants", json!({"modelKey": "tiny-chat"})).await.unwrap();
+    let variants = system
+        .call("listDownloadedModelVariants", json!({"modelKey": "tiny-chat"}))
+        .await
+        .unwrap();
     assert_eq!(variants.as_array().unwrap().len(), 1);
     for endpoint in ["requestShutdown", "startHttpServer", "stopHttpServer"] {
         let error = system.call(endpoint, json!({})).await.unwrap_err();
@@ -640,8 +875,15 @@ async fn the_server_and_its_logs() {
     }
     let alive = system.begin("alive", Value::Null).await;
     let mut repository = Client::open(server.lmstudio, "/repository").await;
-    assert_eq!(repository.call("isAuthenticated", Value::Null).await.unwrap(), json!({"authenticated": false}));
-    for (path, endpoint) in [("/runtime", "getEngineSelections"), ("/plugins", "setConfig"), ("/files", "retrieve")] {
+    assert_eq!(
+        repository.call("isAuthenticated", Value::Null).await.unwrap(),
+        json!({"authenticated": false})
+    );
+    for (path, endpoint) in [
+        ("/runtime", "getEngineSelections"),
+        ("/plugins", "setConfig"),
+        ("/files", "retrieve"),
+    ] {
         let mut client = Client::open(server.lmstudio, path).await;
         let error = client.call(endpoint, json!({})).await.unwrap_err();
         assert!(error["title"].as_str().unwrap().contains("not supported"), "{error}");
@@ -670,7 +912,8 @@ async fn the_server_and_its_logs() {
         seen.push(data["type"].as_str().unwrap().to_owned());
     }
     assert!(seen.contains(&"llm.prediction.input".to_owned()), "{seen:?}");
-    logs.say(&json!({"type": "channelSend", "channelId": id, "message": {"type": "stop"}})).await;
+    logs.say(&json!({"type": "channelSend", "channelId": id, "message": {"type": "stop"}}))
+        .await;
     assert!(logs.finish(id).await.error.is_none());
     let _ = alive;
     // Sockets and endless channels do not keep the server from stopping.
@@ -702,9 +945,19 @@ async fn bytes_after_the_upgrade_are_frames_not_http() {
         assert!(read > 0, "{answer}");
         answer.push_str(&String::from_utf8_lossy(&piece[..read]));
     }
-    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "{answer}"
+    );
     // A request that is not upgraded keeps the strict framing.
-    let refused = call(server.lmstudio, "GET", "/llm", &[("connection", "Upgrade"), ("upgrade", "websocket")], "").await;
+    let refused = call(
+        server.lmstudio,
+        "GET",
+        "/llm",
+        &[("connection", "Upgrade"), ("upgrade", "websocket")],
+        "",
+    )
+    .await;
     assert_eq!(refused.status, StatusCode::UPGRADE_REQUIRED);
     server.stop().await;
 }

@@ -131,7 +131,7 @@ pub(super) async fn load(
     Ok(())
 }
 
-/// A load that its client gave up or left is stopped, unless others wait for it too.
+/// A load that its client gave up or left is stopped, unless others wait for it too. It stands in the queue itself.
 struct Abandoned {
     router: Router,
     tracker: TaskTracker,
@@ -144,7 +144,7 @@ impl Drop for Abandoned {
         let Some(key) = self.key.take() else { return };
         let (state, view) = self.router.status(&key);
         let loading = matches!(state, ModelState::Loading { .. } | ModelState::Queued);
-        if loading && view.is_none_or(|view| view.queued == 0) {
+        if loading && view.is_none_or(|view| view.queued <= 1) {
             let router = self.router.clone();
             self.tracker.spawn(async move { router.unload(&key, true).await });
         }
