@@ -84,7 +84,9 @@ pub fn flush_logs(limit: Duration) {
 /// # Errors
 /// A bad level, an unwritable file, or a second call. Nothing is set up then.
 pub fn init_tracing(settings: TracingSettings, bus: &EventBus) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.level).map_err(|error| TelemetryError::Level {
+    // Libraries of the `log` crate say at "info" what helps only their authors. Directives of the user's come later and win.
+    let directives = format!("log=warn,{}", settings.level);
+    let filter = EnvFilter::try_new(directives).map_err(|error| TelemetryError::Level {
         level: settings.level.clone(),
         message: error.to_string(),
     })?;
