@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::death::die;
@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) finish: &'static str,
     pub(crate) start: Instant,
     death: Option<(u64, Death)>,
+    /// Alternatives told with every token's probability, when a chat asks for probabilities.
+    alternatives: Option<usize>,
 }
 
 /// What happens after a number of tokens.
@@ -59,12 +61,32 @@ impl Plan {
             finish,
             start: Instant::now(),
             death: own.or(process_death),
+            alternatives: (request.get("logprobs") == Some(&Value::Bool(true))).then(|| {
+                let wanted = request.get("top_logprobs").and_then(Value::as_u64).unwrap_or(0);
+                usize::try_from(wanted).unwrap_or(usize::MAX)
+            }),
             script,
         }
     }
 
     pub(crate) fn token(&self, n: u64) -> String {
         Script::token(&self.words, n)
+    }
+
+    /// The probability of token `n`, in the form of chats; `None`: not asked for.
+    pub(crate) fn logprob(&self, n: u64) -> Option<Value> {
+        let alternatives = self.alternatives?;
+        let entry =
+            |token: &str, logprob: f64| json!({"id": n, "token": token, "bytes": token.as_bytes(), "logprob": logprob});
+        let token = self.token(n);
+        let others = ["", "?", "!", ".", ",", ";"].iter().enumerate();
+        let top: Vec<Value> = others
+            .map(|(at, more)| entry(&format!("{token}{more}"), -0.25 - at as f64))
+            .take(alternatives)
+            .collect();
+        let mut told = entry(&token, -0.25);
+        told["top_logprobs"] = top.into();
+        Some(told)
     }
 
     /// When token `n` is due; `None`: at once.

@@ -154,7 +154,13 @@ async fn whole(facts: Facts, plan: &Plan, mut ticket: Ticket) -> Response<AnyBod
                 message["content"] = Value::Null;
                 message["tool_calls"] = json!([{"type": "function", "function": call, "id": "call_stub"}]);
             }
-            json!({"choices": [{"finish_reason": plan.finish, "index": 0, "message": message}], "created": facts.created,
+            let mut choice = json!({"finish_reason": plan.finish, "index": 0, "message": message});
+            if let Some(logprobs) = (0..n).map(|at| plan.logprob(at)).collect::<Option<Vec<_>>>()
+                && n > 0
+            {
+                choice["logprobs"] = json!({"content": logprobs});
+            }
+            json!({"choices": [choice], "created": facts.created,
                 "model": facts.model, "system_fingerprint": "b11549-stub", "object": "chat.completion",
                 "usage": usage(facts.prompt, n), "id": facts.id, "timings": timings})
         }
@@ -359,9 +365,17 @@ impl TokenStream {
 
     fn emit_token(&mut self) {
         let token = Value::from(self.plan.token(self.ticket.tokens));
+        let logprob = self.plan.logprob(self.ticket.tokens);
         self.ticket.tokens += 1;
         match self.facts.kind {
-            Kind::Chat => self.choice(&format!("\"delta\":{{\"content\":{token}}}")),
+            Kind::Chat => {
+                let mut choice = format!("\"delta\":{{\"content\":{token}}}");
+                if let Some(logprob) = logprob {
+                    // Writing to a String cannot fail.
+                    let _ = write!(choice, ",\"logprobs\":{{\"content\":[{logprob}]}}");
+                }
+                self.choice(&choice);
+            }
             Kind::Text => self.event(
                 &format!("\"choices\":[{{\"text\":{token},\"index\":0,\"logprobs\":null,\"finish_reason\":null}}]"),
                 "",
