@@ -165,11 +165,12 @@ impl Serialize for ChatBody<'_> {
         let request = self.request;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("messages", &Messages(&request.messages))?;
-        if !request.tools.is_empty() {
+        // Tools that must not be called are left out: the engine would show them to the model all the same, and pass on as text
+        // what looks like a call.
+        if !request.tools.is_empty() && request.tool_choice != ToolChoice::None {
             // The engine knows no choice of one function: offering only that one and asking for a call is the same.
             let (offered, choice) = match &request.tool_choice {
-                ToolChoice::Auto => (Offered::All(&request.tools), None),
-                ToolChoice::None => (Offered::All(&request.tools), Some("none")),
+                ToolChoice::Auto | ToolChoice::None => (Offered::All(&request.tools), None),
                 ToolChoice::Required => (Offered::All(&request.tools), Some("required")),
                 ToolChoice::Function(name) => (Offered::One(&request.tools, name), Some("required")),
             };

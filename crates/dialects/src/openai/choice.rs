@@ -38,7 +38,14 @@ pub(super) fn tool_choice(peeked: &Peeked<'_>, edits: &mut Edits) -> Result<(), 
                 "tool_choice",
                 "'tool_choice' is 'required', but 'tools' names no tool.",
             )),
-            Some("none" | "auto" | "required") => Ok(()),
+            Some("none") => {
+                // The engine would show them to the model all the same, and pass on as text what looks like a call.
+                if !tools.is_empty() {
+                    edits.push((Key::Tools, b"[]".to_vec()));
+                }
+                Ok(())
+            }
+            Some("auto" | "required") => Ok(()),
             _ => Err(invalid(
                 "tool_choice",
                 "'tool_choice' must be 'none', 'auto', 'required' or an object that names a function",
