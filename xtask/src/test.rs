@@ -116,7 +116,7 @@ fn binaries() -> [(&'static str, std::path::PathBuf); 2] {
 
 /// Each folder of tests with the environment its clients are in; one that fails does not stop the others.
 fn python_clients(pythons: &python::Environments) -> Result<()> {
-    must(cargo().args(["build", "--quiet", "-p", "headless"]))?;
+    must(cargo().args(["build", "--quiet", "-p", "headless", "-p", "testkit"]))?;
     let runs = [
         (&pythons.main, "tests/clients/python"),
         (&pythons.lmstudio_beta, "tests/clients/python_lmstudio_beta"),
