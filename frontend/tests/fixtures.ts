@@ -35,6 +35,7 @@ export const model = (change: Partial<ModelView> = {}): ModelView => ({
   instance: null,
   pinned: false,
   aliases: [],
+  runs_as: null,
   ...change,
 });
 

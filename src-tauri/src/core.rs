@@ -82,8 +82,10 @@ impl Core {
     /// What the tray shows.
     pub(crate) fn facts(&self) -> Facts {
         let catalog = self.app.registry().catalog();
+        // Further names of one model are one line: there is one engine to start and to stop.
         let models = catalog
             .listed()
+            .filter(|entry| entry.runs_as.is_none())
             .map(|entry| {
                 let (state, instance) = self.app.router().status(&entry.key);
                 ModelFact {

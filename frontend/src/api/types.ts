@@ -49,6 +49,8 @@ export interface ModelView {
   instance: InstanceView | null;
   pinned: boolean;
   aliases: string[];
+  /** The name whose instance serves this one too; the instance is told there alone. */
+  runs_as: string | null;
 }
 
 export interface PortHolder {

@@ -92,14 +92,10 @@ pub(super) fn system_status(cx: &Cx) -> Response<Body> {
     let models = listed(state);
     let memory = state.hardware.memory();
     let listeners = state.listeners.load();
-    let loaded = models.iter().filter(|model| model.is_loaded());
     let view = SystemView {
         models_total: models.len(),
-        models_loaded: loaded.clone().count(),
-        models_memory: loaded
-            .filter_map(|model| model.instance.as_ref())
-            .map(engine_bytes)
-            .sum(),
+        models_loaded: models.iter().filter(|model| model.is_loaded()).count(),
+        models_memory: state.router.instances().iter().map(engine_bytes).sum(),
         ollama: proxy(&listeners.ollama),
         lmstudio: proxy(&listeners.lmstudio),
         cpu_percent: state.hardware.cpu_percent(),

@@ -81,6 +81,8 @@ struct ModelSummary {
     instance: Option<InstanceView>,
     pinned: bool,
     aliases: Vec<String>,
+    /// The name whose instance serves this one too. The instance is shown there alone, so that sums come out right.
+    runs_as: Option<ModelKey>,
 }
 
 impl From<ModelView> for ModelSummary {
@@ -107,7 +109,8 @@ impl From<ModelView> for ModelSummary {
             state,
             progress,
             reason,
-            instance: model.instance,
+            instance: model.instance.filter(|_| entry.runs_as.is_none()),
+            runs_as: entry.runs_as.clone(),
             pinned: entry.pinned,
             aliases: entry.aliases.clone(),
         }
@@ -154,11 +157,7 @@ async fn document(state: &ApiState) -> StateView {
         memory: MemoryView {
             total: memory.total,
             available: memory.available,
-            engines: models
-                .iter()
-                .filter_map(|model| model.instance.as_ref())
-                .map(engine_bytes)
-                .sum(),
+            engines: state.router.instances().iter().map(engine_bytes).sum(),
         },
         models: models.into_iter().map(ModelSummary::from).collect(),
         listeners,
