@@ -11,6 +11,7 @@ mod cut;
 mod idle;
 mod kill;
 mod listeners;
+mod lmstudio;
 mod reload;
 mod server;
 mod single_flight;

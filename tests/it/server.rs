@@ -64,6 +64,7 @@ pub(crate) struct Server {
     pub(crate) ollama: SocketAddr,
     pub(crate) lmstudio: SocketAddr,
     pub(crate) management: SocketAddr,
+    options: Options,
 }
 
 impl Server {
@@ -81,6 +82,28 @@ impl Server {
             settings[key] = value.clone();
         }
         fs::write(&config, settings.to_string()).expect("config written");
+        let (process, ready) = Self::launch(home.path(), &options);
+        let (ollama, lmstudio, management) = Self::addresses(&ready);
+        Self {
+            process,
+            home,
+            ready,
+            ollama,
+            lmstudio,
+            management,
+            options,
+        }
+    }
+
+    /// Ends the process as a user would and starts it again in the same home.
+    pub(crate) fn restart(&mut self) {
+        assert_eq!(self.stop(), Some(0));
+        (self.process, self.ready) = Self::launch(self.home.path(), &self.options);
+        (self.ollama, self.lmstudio, self.management) = Self::addresses(&self.ready);
+    }
+
+    /// The process and its ready line.
+    fn launch(home: &Path, options: &Options) -> (Child, Value) {
         let engine = match options.engine {
             Engine::Real => testkit::real_engine_path().expect("no llama-server: run `cargo xtask setup --test`"),
             Engine::Stub => testkit::stub_engine_path(),
@@ -96,21 +119,21 @@ impl Server {
                 "0",
                 "--config",
             ])
-            .arg(&config)
+            .arg(home.join("config.json"))
             .arg("--models-dir")
             .arg(testkit::models_dir())
             .args(&options.args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", home.path())
-            .env("XDG_CONFIG_HOME", home.path().join("config"))
-            .env("XDG_DATA_HOME", home.path().join("data"))
-            .env("XDG_CACHE_HOME", home.path().join("cache"))
+            .env("HOME", home)
+            .env("XDG_CONFIG_HOME", home.join("config"))
+            .env("XDG_DATA_HOME", home.join("data"))
+            .env("XDG_CACHE_HOME", home.join("cache"))
             .env("LLAMARUNNER_LLAMA_SERVER", engine)
-            .envs(options.env)
+            .envs(options.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(home.path().join("stderr.log")).expect("log file"))
+            .stderr(fs::File::create(home.join("stderr.log")).expect("log file"))
             .spawn()
             .expect("the product starts");
         let mut line = String::new();
@@ -119,24 +142,21 @@ impl Server {
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
             panic!(
                 "no ready line: {line:?}\n{}",
-                fs::read_to_string(home.path().join("stderr.log")).unwrap_or_default()
+                fs::read_to_string(home.join("stderr.log")).unwrap_or_default()
             )
         });
+        (process, ready)
+    }
+
+    /// Ollama's, LM Studio's and the management listener.
+    fn addresses(ready: &Value) -> (SocketAddr, SocketAddr, SocketAddr) {
         let address = |name: &str| {
             ready["listeners"][name]
                 .as_str()
                 .and_then(|a| a.parse().ok())
                 .unwrap_or_else(|| panic!("{name} in {ready}"))
         };
-        let (ollama, lmstudio, management) = (address("ollama"), address("lmstudio"), address("management"));
-        Self {
-            process,
-            home,
-            ready,
-            ollama,
-            lmstudio,
-            management,
-        }
+        (address("ollama"), address("lmstudio"), address("management"))
     }
 
     /// The server's own view.

@@ -329,7 +329,11 @@ async fn progress_of_a_load_and_failures_are_events() {
     );
     server.stop().await;
 
-    let broken = with_stub(&[("STUB_DIE_LOADING", "exit:1")]).await;
+    let broken = with_stub(&[
+        ("STUB_DIE_LOADING", "exit:1"),
+        ("STUB_DIE_MESSAGE", "gguf_init_from_file: invalid magic"),
+    ])
+    .await;
     let told = events(&post(broken.lmstudio, "/api/v1/chat", &body).await);
     let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
