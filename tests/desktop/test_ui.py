@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import socket
+import sys
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -17,6 +18,9 @@ from browser import brightness
 from desktop import MODELS, binary, engine_path, until
 from PIL import Image
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "clients" / "python"))
+from origin import Origin  # noqa: E402
+
 MODEL = "tiny-chat"
 expect.set_options(timeout=15000)
 
@@ -24,7 +28,7 @@ expect.set_options(timeout=15000)
 class Server:
     """`llama-runner serve` on a management port that it keeps over a restart."""
 
-    def __init__(self, engine=None, models=MODELS):
+    def __init__(self, engine=None, models=MODELS, config=None):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="ui-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -35,6 +39,9 @@ class Server:
             "LLAMARUNNER_LLAMA_SERVER": engine or engine_path(),
         }
         self.models = models
+        if config:
+            (self.home / "cfg" / "llama-runner").mkdir(parents=True)
+            (self.home / "cfg" / "llama-runner" / "config.json").write_text(json.dumps(config))
         self.start()
 
     def start(self):
@@ -285,6 +292,41 @@ def test_hostile_text_stays_text(browse, tmp_path):
         assert [url for url in asked if not url.startswith(running.ui.replace("/ui/", ""))] == []
     finally:
         running.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_download_is_followed_paused_and_finished(browse, pictures, scheme):
+    origin = Origin()
+    weights = (MODELS / "tiny-chat.gguf").read_bytes()
+    file = pathlib.Path(tempfile.mkdtemp(prefix="ui-")) / "big.gguf"
+    file.write_bytes(weights + bytes(4_000_000))
+    origin.set_up(models=[{"name": "library/big:latest", "layers": [{"kind": "model", "from": str(file)}]}],
+                  faults=[{"path": "blobs", "times": 2, "fault": {"slow": {"bytes_per_second": 400_000}}}])
+    server = Server(config=origin.config)
+    try:
+        page = browse(f"{server.ui}#/models", scheme)
+        by(page, "download-name").fill("nothere")
+        by(page, "download-name").press("Enter")
+        expect(by(page, "download-nothere")).to_contain_text("file does not exist")
+        by(page, "download-name").fill("big")
+        by(page, "download-start").click()
+        job = by(page, "download-big")
+        expect(job).to_contain_text(re.compile("downloading.*of 5.8 MB"))
+        expect(job.get_by_role("progressbar")).to_be_visible()
+        page.screenshot(path=pictures / f"downloads-{scheme}.png")
+        job.get_by_role("button", name="Pause: big").click()
+        expect(job).to_contain_text("paused")
+        job.get_by_role("button", name="Continue: big").click()
+        expect(job).to_contain_text("here", timeout=60000)
+        expect(by(page, "model-big")).to_be_visible()
+        job.get_by_role("button", name="Remove from list: big").click()
+        expect(job).to_have_count(0)
+        by(page, "download-nothere").get_by_role("button", name="Remove from list: nothere").click()
+        expect(by(page, "downloads")).to_have_count(0)
+    finally:
+        server.close()
+        origin.stop()
+        shutil.rmtree(file.parent)
 
 
 def test_a_lost_server_is_said_and_found_again(browse, pictures):

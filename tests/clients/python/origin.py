@@ -1,18 +1,19 @@
 """A fake Ollama registry and Hugging Face hub on loopback (`fake-origin` of testkit), and split model files for it."""
 import json
 import os
+import pathlib
 import struct
 import subprocess
 import urllib.request
 
-import conftest
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 class Origin:
     """A running `fake-origin`; `config` is what a server needs to ask it instead of the internet."""
 
     def __init__(self):
-        binary = os.environ.get("FAKE_ORIGIN_BIN") or conftest.ROOT / "target" / "debug" / "fake-origin"
+        binary = os.environ.get("FAKE_ORIGIN_BIN") or ROOT / "target" / "debug" / "fake-origin"
         # It ends with its standard input, so also with us.
         self.process = subprocess.Popen([str(binary)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         ready = json.loads(self.process.stdout.readline())
