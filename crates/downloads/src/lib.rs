@@ -27,7 +27,7 @@ mod transfer;
 
 pub use error::DownloadError;
 pub use jobs::{DownloadDeps, Downloads, Interest, Job, Landed};
-pub use plan::{Finish, Plan, PlannedFile, Sha256Hex};
+pub use plan::{Finish, Plan, PlannedFile};
 pub use settings::{DownloadSettings, Tuning};
 pub use source::Source;
 pub use sources::Origin;

@@ -2,32 +2,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use http::HeaderMap;
+use ollama_store::Digest;
 use reqwest::Url;
 
 use crate::DownloadError;
-
-/// A SHA-256 as 64 lower-case hex digits; nothing else gets in (promise D4).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Sha256Hex(String);
-
-impl Sha256Hex {
-    /// Reads 64 hex digits, with or without `sha256:` before them.
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| Self(hex.to_ascii_lowercase()))
-    }
-
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Sha256Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What a source turned out to be.
 #[derive(Debug)]
@@ -54,7 +32,7 @@ pub struct PlannedFile {
     /// Sent to the host of `url` and to no other.
     pub headers: HeaderMap,
     /// The published hash.
-    pub sha256: Option<Sha256Hex>,
+    pub sha256: Option<Digest>,
     /// The published size, in bytes.
     pub size: Option<u64>,
     /// Where it goes, under its plan's root.

@@ -1,8 +1,9 @@
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the configuration says about downloads.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct DownloadSettings {
     /// Where files of the hub and of plain addresses go: `<publisher>/<repo>/<file>` below it.
     pub models_dir: PathBuf,
@@ -26,6 +27,24 @@ pub struct DownloadSettings {
     pub tuning: Tuning,
 }
 
+/// The token is left out.
+impl fmt::Debug for DownloadSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadSettings")
+            .field("models_dir", &self.models_dir)
+            .field("ollama_store", &self.ollama_store)
+            .field("max_parallel", &self.max_parallel)
+            .field("bandwidth_limit", &self.bandwidth_limit)
+            .field("huggingface_base_url", &self.huggingface_base_url)
+            .field("ollama_registry_base_url", &self.ollama_registry_base_url)
+            .field("allow_private_hosts", &self.allow_private_hosts)
+            .field("resume_on_start", &self.resume_on_start)
+            .field("hub_token", &self.hub_token.is_some())
+            .field("tuning", &self.tuning)
+            .finish()
+    }
+}
+
 /// Sizes and times that only tests change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tuning {
@@ -37,7 +56,7 @@ pub struct Tuning {
     pub retries: u32,
     /// First wait after a failure; it grows by half each time (management contract 3.3: 2 s × 1.5ⁿ).
     pub back_off: Duration,
-    /// Longest wait after a failure, also when the origin asks for more (management contract 3.3: 5 min).
+    /// Longest wait after a failure, unless the origin asks for more (management contract 3.3: 5 min).
     pub back_off_max: Duration,
     /// A connection without data for this long is given up and made anew, free of charge.
     pub stall: Duration,

@@ -36,7 +36,7 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
         // NAT64 with the well-known prefix, and 6to4.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
         // Local NAT64, Teredo and other protocol assignments, documentation, discard-only.
-        [0x64, 0xff9b, ..] | [0x2001, 0..0x200, ..] | [0x2001, 0xdb8, ..] | [0x100, 0, 0, 0, ..] => false,
+        [0x64, 0xff9b, ..] | [0x2001, 0..0x200 | 0xdb8, ..] | [0x100, 0, 0, 0, ..] => false,
         // Unique local, link-local, site-local, multicast. Only 2000::/3 is given out.
         [first, ..] => first & 0xe000 == 0x2000,
     }

@@ -87,7 +87,7 @@ impl Guard {
             };
         }
         let name = host.trim_end_matches('.');
-        if name == "localhost" || name.ends_with(".localhost") || name.ends_with(".local") {
+        if matches!(name.rsplit('.').next(), Some("localhost" | "local")) {
             return Err(refused(&host));
         }
         if self.exempt.iter().any(|(_, exempt, _)| *exempt == host) {

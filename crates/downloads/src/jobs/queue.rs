@@ -267,30 +267,31 @@ impl Inner {
         let (interest, fresh) = {
             let mut table = self.table();
             let unfinished = |job: &&Job| job.target() == target && !job.state().is_final();
-            match table.iter().find(unfinished) {
-                Some(job) => (job.interest(), false),
-                None => {
-                    let job = self.new_job(source, target)?;
-                    table.push(job.clone());
-                    (job.interest(), true)
-                }
+            if let Some(job) = table.iter().find(unfinished) {
+                (job.interest(), false)
+            } else {
+                let job = self.new_job(source, target)?;
+                table.push(job.clone());
+                (job.interest(), true)
             }
         };
-        let _turn = interest.inner.turn.lock().await;
-        interest.live().kept.held |= held;
-        let idle = !interest.is_running();
-        if idle && (fresh || interest.state() == JobState::Paused) {
-            self.run(&interest, false).await?;
+        {
+            let _turn = interest.inner.turn.lock().await;
+            interest.live().kept.held |= held;
+            let idle = !interest.is_running();
+            if idle && (fresh || interest.state() == JobState::Paused) {
+                self.run(&interest, false).await?;
+            }
         }
-        drop(_turn);
         self.prune().await;
         Ok(interest)
     }
 
     fn new_job(self: &Arc<Self>, source: Source, target: String) -> Result<Job, DownloadError> {
-        let mut random = [0; 5];
+        let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| DownloadError::Io(format!("no random numbers: {error}")))?;
-        let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Forty bits: ten digits.
+        let digits = format!("{:010x}", u64::from_le_bytes(random) >> 24);
         let quantization = match &source {
             Source::Hub { file_or_quant, .. } => file_or_quant
                 .clone()

@@ -244,23 +244,24 @@ impl Inner {
         }
         let fetched = transfer::fetch(cx, root, file, progress, halt).await?;
         if !fetched.present && job.view().kind != JobKind::Registry {
-            self.landed(job, file.path.clone());
+            landed(job, file.path.clone());
         }
         Ok(fetched)
     }
+}
 
-    fn landed(&self, job: &Job, path: PathBuf) {
-        let mut live = job.live();
-        if !live.kept.landed.contains(&path) {
-            live.kept.landed.push(path);
-        }
+/// Notes that this job put a file in its place.
+fn landed(job: &Job, path: PathBuf) {
+    let mut live = job.live();
+    if !live.kept.landed.contains(&path) {
+        live.kept.landed.push(path);
     }
 }
 
 fn shown(file: &PlannedFile, present: bool) -> JobFile {
     JobFile {
         name: file.label.clone(),
-        sha256: file.sha256.as_ref().map(ToString::to_string),
+        sha256: file.sha256.as_ref().map(ollama_store::Digest::hex),
         size: file.size,
         done: if present { file.size.unwrap_or(0) } else { 0 },
     }

@@ -77,7 +77,7 @@ pub(super) async fn resolve(origin: &Origin, name: &RegistryName) -> Result<Plan
 }
 
 fn layer(repo: &Repo, media_type: &str, entry: &Entry) -> Result<Layer, DownloadError> {
-    let digest = entry.sha256.as_ref().and_then(|hash| Digest::from_hex(hash.as_str()));
+    let digest = entry.sha256;
     Ok(Layer {
         media_type: media_type.to_owned(),
         digest: digest.ok_or_else(|| {

@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::registry::Registry;
 use super::{Origin, blocking, hub_model};
-use crate::{DownloadError, Finish, Plan, PlannedFile, Sha256Hex};
+use crate::{DownloadError, Finish, Plan, PlannedFile};
 
 /// Hosts whose names mean a repository of the hub.
 const HUB_HOSTS: [&str; 2] = ["hf.co", "huggingface.co"];
@@ -89,7 +89,7 @@ pub(super) fn layer_file(store: &Store, layer: &Layer, url: Url, headers: Header
     PlannedFile {
         url,
         headers,
-        sha256: Sha256Hex::parse(&layer.digest.to_string()),
+        sha256: Some(layer.digest),
         size: (layer.size > 0).then_some(layer.size),
         path: store.blob_path(&layer.digest),
         label: layer.digest.to_string(),

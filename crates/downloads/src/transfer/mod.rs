@@ -238,14 +238,14 @@ async fn present(file: &PlannedFile, stop: &CancellationToken) -> Result<Option<
         let named_by_hash = file
             .path
             .file_name()
-            .is_some_and(|name| name.to_string_lossy().contains(want.as_str()));
+            .is_some_and(|name| name.to_string_lossy().contains(&want.hex()));
         if named_by_hash && file.size.is_some() {
             return Ok(Some(true));
         }
         let data =
             std::fs::File::open(&file.path).map_err(|error| DownloadError::io("a file could not be read", &error))?;
         match verify::hash(&data, &|| !stop.is_cancelled()) {
-            Ok(Some(got)) if got == want.as_str() => Ok(Some(true)),
+            Ok(Some(got)) if got == *want => Ok(Some(true)),
             Ok(None) => Err(DownloadError::Paused),
             Ok(Some(_)) | Err(_) => Ok(None),
         }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ollama_store::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::ranges::RangeSet;
@@ -39,7 +40,7 @@ impl Ledger {
     fn new(file: &PlannedFile) -> Self {
         Self {
             url: file.url.to_string(),
-            sha256: file.sha256.as_ref().map(ToString::to_string),
+            sha256: file.sha256.as_ref().map(Digest::hex),
             size: file.size,
             ..Self::default()
         }
@@ -48,7 +49,7 @@ impl Ledger {
     /// May what this (older) ledger says be used for the file as it is planned now?
     fn continues(&self, file: &PlannedFile) -> bool {
         let same_bytes = match (&self.sha256, &file.sha256) {
-            (Some(old), Some(new)) => *old == new.as_str(),
+            (Some(old), Some(new)) => *old == new.hex(),
             // Without a hash only the origin's own word says that it is still the same file.
             (None, None) => self.url == file.url.as_str() && self.validator.is_some(),
             _ => false,
@@ -192,7 +193,7 @@ impl Partial {
         self.data.sync_data()?;
         let text = serde_json::to_vec(&ledger).map_err(io::Error::other)?;
         let fresh = suffixed(&self.sidecar, ".new");
-        let replaced = std::fs::write(&fresh, &text).and_then(|()| std::fs::rename(&fresh, &self.sidecar));
+        let replaced = write_private(&fresh, &text).and_then(|()| std::fs::rename(&fresh, &self.sidecar));
         match replaced {
             Err(error) if matches!(write_error(&error), DownloadError::DiskFull { .. }) => {
                 // On a full disk it is written over in its place. A half-written one is not believed, so the worst is a new
@@ -231,6 +232,15 @@ impl Partial {
             _ => Ok(()),
         }
     }
+}
+
+/// Addresses may carry signatures: only this user may read the sidecar (promise S7).
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text)
 }
 
 /// Makes the new name durable where the system can; where it cannot, the rename is as durable as it gets.

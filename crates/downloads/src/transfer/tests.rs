@@ -2,12 +2,12 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 
 use http::HeaderMap;
-use sha2::{Digest, Sha256};
+use ollama_store::Digest;
 use tempfile::TempDir;
 use testkit::{FakeOrigin, OriginFault};
 
 use super::*;
-use crate::{DownloadSettings, Sha256Hex};
+use crate::DownloadSettings;
 
 /// Not a divisor of anything below.
 const LENGTH: usize = 10_007;
@@ -15,11 +15,6 @@ const LENGTH: usize = 10_007;
 /// Bytes that differ at every place, so that a shifted piece shows.
 fn content(seed: u8) -> Vec<u8> {
     (0..LENGTH).map(|i| (i * 31 + i / 251) as u8 ^ seed).collect()
-}
-
-fn sha256(bytes: &[u8]) -> Sha256Hex {
-    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    Sha256Hex::parse(&hex).unwrap()
 }
 
 pub(crate) fn quick() -> Tuning {
@@ -69,7 +64,7 @@ impl Case {
         let file = PlannedFile {
             url,
             headers: HeaderMap::new(),
-            sha256: Some(sha256(&bytes)),
+            sha256: Some(Digest::of(&bytes)),
             size: Some(LENGTH as u64),
             path: dir.path().join("org/repo/model.bin"),
             label: "model.bin".into(),
@@ -102,7 +97,7 @@ impl Case {
 
     async fn fetch_until(&self, stop: &CancellationToken) -> Result<Fetched, DownloadError> {
         let progress = Progress::new(self.file.size);
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         tokio::time::timeout(limit, fetch(&self.cx, self.dir.path(), &self.file, &progress, stop))
             .await
             .expect("it ends")
@@ -258,9 +253,7 @@ async fn a_wrong_byte_is_fetched_again_once_and_never_seen() {
         let case = Case::new(whole_at_once()).await;
         case.origin.fault("model.bin", OriginFault::FlipByte { at });
         let error = case.fetch().await.unwrap_err();
-        assert!(
-            matches!(&error, DownloadError::Digest { want, .. } if *want == format!("sha256:{}", sha256(&case.bytes)))
-        );
+        assert!(matches!(&error, DownloadError::Digest { want, .. } if *want == Digest::of(&case.bytes).to_string()));
         assert_eq!(case.names(), Vec::<String>::new());
         assert_eq!(case.origin.requests().len(), 2);
     }
@@ -498,6 +491,20 @@ async fn a_partial_never_looks_complete_and_a_forged_sidecar_is_not_believed() {
         .fault_times("model.bin", 1, OriginFault::Cut { after: 4000 });
     case.fetch().await.unwrap_err();
     assert_eq!(case.names(), ["model.bin.partial", "model.bin.partial.json"]);
+    // What lies there is as long as what came, and its address is nobody else's business.
+    assert_eq!(
+        std::fs::metadata(partial::data_path(&case.file.path)).unwrap().len(),
+        4000
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(case.file.path.with_extension("bin.partial.json"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
     let sidecar = partial::data_path(&case.file.path).with_extension("partial.json");
     let good = std::fs::read_to_string(&sidecar).unwrap();
     for forged in [
@@ -601,7 +608,7 @@ async fn a_really_full_disk_stops_it_and_keeps_what_is_there() {
     let mut case = Case::new(quick()).await;
     case.bytes = content(0).repeat(20);
     case.file.url = case.origin.add_file("/big.bin", case.bytes.clone()).parse().unwrap();
-    (case.file.sha256, case.file.size) = (Some(sha256(&case.bytes)), Some(case.bytes.len() as u64));
+    (case.file.sha256, case.file.size) = (Some(Digest::of(&case.bytes)), Some(case.bytes.len() as u64));
     let small = case.dir.path().join("org");
     std::fs::create_dir(&small).unwrap();
     let mount = |options: &str| {

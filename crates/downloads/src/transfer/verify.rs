@@ -5,7 +5,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use gguf::{Detail, GgufError, Header};
-use sha2::{Digest, Sha256};
+use ollama_store::Digest;
+use sha2::{Digest as _, Sha256};
 
 use crate::{DownloadError, PlannedFile};
 
@@ -25,12 +26,12 @@ pub(super) fn verify(file: &PlannedFile, data: &File, go_on: &dyn Fn() -> bool) 
     let got = hash(data, go_on)
         .map_err(|error| read(&error))?
         .ok_or(DownloadError::Paused)?;
-    if got == want.as_str() {
+    if got == *want {
         Ok(true)
     } else {
         Err(DownloadError::Digest {
-            want: format!("sha256:{want}"),
-            got: format!("sha256:{got}"),
+            want: want.to_string(),
+            got: got.to_string(),
         })
     }
 }
@@ -40,8 +41,8 @@ fn is_gguf(path: &Path) -> bool {
         .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// The hash of a whole file in hex; `None` when told to stop.
-pub(super) fn hash(mut data: &File, go_on: &dyn Fn() -> bool) -> io::Result<Option<String>> {
+/// The hash of a whole file; `None` when told to stop.
+pub(super) fn hash(mut data: &File, go_on: &dyn Fn() -> bool) -> io::Result<Option<Digest>> {
     data.seek(SeekFrom::Start(0))?;
     let mut hasher = Sha256::new();
     let mut block = vec![0; BLOCK];
@@ -55,9 +56,7 @@ pub(super) fn hash(mut data: &File, go_on: &dyn Fn() -> bool) -> io::Result<Opti
         }
         hasher.update(&block[..got]);
     }
-    Ok(Some(
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-    ))
+    Ok(Some(Digest::from(<[u8; 32]>::from(hasher.finalize()))))
 }
 
 fn structure(mut data: &File) -> Result<(), DownloadError> {

@@ -1,11 +1,12 @@
 use http::header::LINK;
 use http::{Method, StatusCode};
+use ollama_store::Digest;
 use reqwest::Url;
 use serde::Deserialize;
 
 use super::{Repo, headers, refusal};
+use crate::DownloadError;
 use crate::sources::{LONGEST_ANSWER, Origin};
-use crate::{DownloadError, Sha256Hex};
 
 /// Pages of one listing: a thousand files each.
 const MOST_PAGES: usize = 20;
@@ -16,7 +17,7 @@ pub(in crate::sources) struct Entry {
     pub(in crate::sources) path: String,
     pub(in crate::sources) size: u64,
     /// Published for files in large-file storage.
-    pub(in crate::sources) sha256: Option<Sha256Hex>,
+    pub(in crate::sources) sha256: Option<Digest>,
 }
 
 impl Entry {
@@ -62,7 +63,7 @@ pub(in crate::sources) async fn list(origin: &Origin, repo: &Repo) -> Result<Vec
                 .filter(|entry| entry.kind == "file")
                 .map(|entry| Entry {
                     size: entry.lfs.as_ref().map_or(entry.size, |lfs| lfs.size),
-                    sha256: entry.lfs.and_then(|lfs| Sha256Hex::parse(&lfs.oid)),
+                    sha256: entry.lfs.and_then(|lfs| Digest::from_hex(&lfs.oid)),
                     path: entry.path,
                 }),
         );

@@ -199,7 +199,7 @@ pub(super) async fn resolve(origin: &Origin, text: &str, wanted: Option<&str>) -
         files.push(PlannedFile {
             url: repo.file_address(origin, &entry.path)?,
             headers: headers.clone(),
-            sha256: entry.sha256.clone(),
+            sha256: entry.sha256,
             size: Some(entry.size),
             path: paths::under(&root, &format!("{}/{name}", repo.id()))?,
             label: name.to_owned(),
