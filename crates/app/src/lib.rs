@@ -5,6 +5,7 @@
 //! nothing below it.
 
 mod builtin;
+mod discovery_files;
 mod doctor;
 mod engine;
 mod error;

@@ -163,6 +163,11 @@ impl Listeners {
         self.view.load().management.address
     }
 
+    /// Where the LM Studio port answers.
+    pub(crate) fn lmstudio(&self) -> Option<SocketAddr> {
+        self.view.load().lmstudio.address
+    }
+
     fn serve_one(&self, socket: Bound, flavour: Flavour, state: &Arc<ApiState>) -> CancellationToken {
         let cancel = self.stop.child_token();
         http_api::serve(socket, Arc::clone(state), flavour, self.tracker.clone(), cancel.clone());

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::builtin;
+use crate::discovery_files;
 use crate::handle::Inner;
 use crate::settings;
 
@@ -80,6 +81,9 @@ async fn apply(app: &Arc<Inner>, change: &Change) {
     if new.proxies != old.proxies || new.lmstudio != old.lmstudio {
         app.listeners.apply(new, &app.api).await;
         app.lock.announce(app.listeners.management());
+        if new.lmstudio.write_discovery_files {
+            discovery_files::write(&app.places.home, app.listeners.lmstudio());
+        }
     }
     if new.logging != old.logging {
         tracing::warn!("changed \"logging\" settings take effect at the next start");

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::builtin;
+use crate::discovery_files;
 use crate::error::StartError;
 use crate::handle::{AppHandle, Inner};
 use crate::instance_lock::InstanceLock;
@@ -225,6 +226,9 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     listeners.serve(bound, &api).await;
+    if snapshot.lmstudio.write_discovery_files {
+        discovery_files::write(&places.home, listeners.lmstudio());
+    }
 
     let (subscription, updates) = reload::subscribe(&config);
     let inner = Arc::new(Inner {
