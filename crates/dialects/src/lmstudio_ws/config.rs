@@ -84,11 +84,15 @@ impl KvConfig {
             .filter(|value| !value.is_null())
     }
 
-    /// A value with a check box, or one without: `Some(None)` when the box is not ticked.
+    /// A value with a check box, or one without: `Some(None)` when the box is not ticked. Python ticks the box of a value
+    /// that the caller set to false.
     pub fn checkbox(&self, key: &str) -> Option<Option<&Value>> {
         let value = self.get(key)?;
         match value.get("checked") {
-            Some(Value::Bool(true)) => Some(value.get("value").filter(|value| !value.is_null())),
+            Some(Value::Bool(true)) => {
+                let inner = value.get("value");
+                Some(inner.filter(|inner| !inner.is_null() && **inner != Value::Bool(false)))
+            }
             Some(_) => Some(None),
             None if *value == Value::Bool(false) => Some(None),
             None => Some(Some(value)),
@@ -250,6 +254,7 @@ mod tests {
             (json!({"checked": true, "value": 5}), Some(Some(json!(5)))),
             (json!({"checked": false, "value": 5}), Some(None)),
             (json!({"checked": true}), Some(None)),
+            (json!({"checked": true, "value": false}), Some(None)),
             (json!(false), Some(None)),
             (json!(7), Some(Some(json!(7)))),
         ] {

@@ -912,6 +912,16 @@ async fn the_server_and_its_logs() {
         seen.push(data["type"].as_str().unwrap().to_owned());
     }
     assert!(seen.contains(&"llm.prediction.input".to_owned()), "{seen:?}");
+    // Libraries of the older generation know prompts alone.
+    let (mut older, _) = Client::login(server.lmstudio, "/diagnostics", "no-guest", "x").await;
+    let old_id = older.begin("streamLogs", Value::Null).await;
+    older.say(&json!({"type": "keepAlive"})).await;
+    assert_eq!(older.hear_answer().await["type"], "keepAliveAck");
+    for _ in 0..2 {
+        llm.channel("predict", prompt("tiny-chat", &tokens(2))).await.last();
+        let event = older.message(old_id).await.unwrap();
+        assert_eq!(event["log"]["data"]["type"], "llm.prediction.input", "{event}");
+    }
     logs.say(&json!({"type": "channelSend", "channelId": id, "message": {"type": "stop"}}))
         .await;
     assert!(logs.finish(id).await.error.is_none());

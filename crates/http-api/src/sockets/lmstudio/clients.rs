@@ -16,6 +16,9 @@ pub(crate) struct Clients(Mutex<HashMap<String, Weak<Client>>>);
 /// One client; gone with its last socket.
 pub(super) struct Client {
     passkey: String,
+    /// A library of the generation that announces guests as such (Python 1.6, JavaScript 2.0); older ones know fewer
+    /// messages.
+    pub(super) announced: bool,
     files: Mutex<Files>,
 }
 
@@ -37,6 +40,7 @@ impl Clients {
         clients.retain(|_, client| client.strong_count() > 0);
         let client = Arc::new(Client {
             passkey: passkey.to_owned(),
+            announced: identifier.starts_with("guest:"),
             files: Mutex::default(),
         });
         clients.insert(identifier.to_owned(), Arc::downgrade(&client));

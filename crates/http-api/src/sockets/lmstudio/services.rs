@@ -120,7 +120,7 @@ impl SdkLog {
     }
 }
 
-/// `streamLogs`: until the client says stop.
+/// `streamLogs`: until the client says stop. Older libraries know prompts alone and find every other event invalid.
 pub(super) async fn stream_logs(cx: &Context, channel: &Channel) -> Result<(), WireError> {
     let state = cx.state();
     let mut events = state.bus.subscribe();
@@ -151,6 +151,8 @@ pub(super) async fn stream_logs(cx: &Context, channel: &Channel) -> Result<(), W
                 Err(RecvError::Closed) => return Ok(()),
             },
         };
-        channel.send(&event).await;
+        if cx.client.announced || event["log"]["data"]["type"] == "llm.prediction.input" {
+            channel.send(&event).await;
+        }
     }
 }

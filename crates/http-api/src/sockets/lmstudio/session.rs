@@ -52,6 +52,7 @@ pub(super) async fn run(mut socket: Socket, connection: Arc<Connection>, namespa
         channels: HashMap::new(),
         running: Running::new(),
         warnings: 0,
+        complaints: 0,
     };
     let close = {
         let writing = std::pin::pin!(write(sink, queue, slow));
@@ -152,7 +153,10 @@ struct Session {
     /// What cancels an open channel.
     channels: HashMap<i64, CancellationToken>,
     running: Running,
+    /// Warnings we sent.
     warnings: u8,
+    /// Warnings we got and logged.
+    complaints: u8,
 }
 
 impl Session {
