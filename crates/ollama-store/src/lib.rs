@@ -4,7 +4,7 @@
 //! <root>/manifests/<host>/<namespace>/<model>/<tag>   the manifest, exactly as the registry sent it
 //! <root>/blobs/sha256-<64 hex>                        contents
 //! <root>/links/<64 hex>/model-00001-of-00003.gguf     ours alone: the parts of a split model under the names the engine
-//!                                                     derives the others from; the folder is the first part's digest
+//!                                                     derives the others from; the folder stands for all parts
 //! <root>/tmp/                                         ours alone: files not yet complete
 //! ```
 //!
@@ -18,8 +18,10 @@
 //! [`Store::model_paths`] gives the paths to hand to the engine.
 
 mod blob;
+mod contents;
 mod digest;
 mod error;
+mod listing;
 mod manifest;
 mod paths;
 mod store;
@@ -28,5 +30,6 @@ pub use blob::BlobWriter;
 pub use digest::Digest;
 pub use domain::RegistryName as Name;
 pub use error::StoreError;
+pub use listing::{Listing, StoredModel};
 pub use manifest::{Config, Layer, Manifest, media};
-pub use store::{Access, Hold, Listing, Store, StoredModel};
+pub use store::{Access, Hold, Store};

@@ -55,11 +55,15 @@ pub(crate) fn old_blob(root: &Path, digest: &Digest) -> PathBuf {
     blobs(root).join(digest.to_string())
 }
 
-/// Part `number` (from 1) of `count` in the folder of links of a split model.
-pub(crate) fn link(root: &Path, first: &Digest, number: usize, count: usize) -> PathBuf {
-    links(root)
-        .join(first.hex())
-        .join(format!("model-{number:05}-of-{count:05}.gguf"))
+/// The folder of links of a split model. Named after all parts: two models may share some.
+pub(crate) fn link_folder(root: &Path, parts: &[Digest]) -> PathBuf {
+    let all: String = parts.iter().map(Digest::hex).collect();
+    links(root).join(Digest::of(all.as_bytes()).hex())
+}
+
+/// The name of part `number` (from 1) of `count` in it.
+pub(crate) fn link_name(number: usize, count: usize) -> String {
+    format!("model-{number:05}-of-{count:05}.gguf")
 }
 
 #[cfg(test)]

@@ -1,18 +1,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tempfile::NamedTempFile;
-
-use crate::{BlobWriter, Digest, Layer, Manifest, Name, StoreError, blob, media, paths};
-
-/// The longest manifest read, in bytes; real ones have a few hundred.
-const MAX_MANIFEST: u64 = 4 << 20;
-/// The longest text layer read, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
+use crate::listing::{names_below, read_both, read_bounded, read_manifest};
+use crate::{Digest, Layer, Listing, Manifest, Name, StoreError, StoredModel, blob, media, paths};
 
 /// Whether a store is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,32 +17,10 @@ pub enum Access {
     Write,
 }
 
-/// A named model of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredModel {
-    /// Its name in the stored spelling.
-    pub name: Name,
-    /// What it consists of.
-    pub manifest: Manifest,
-    /// SHA-256 of the manifest's bytes: the model's digest.
-    pub digest: Digest,
-    /// When the manifest was written.
-    pub modified: SystemTime,
-}
-
-/// Everything in a store.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The models, ordered by name.
-    pub models: Vec<StoredModel>,
-    /// Files and folders that could not be read, with the reason.
-    pub problems: Vec<(PathBuf, StoreError)>,
-}
-
 /// One store. Cheap to clone; clones share the lock and the holds.
 #[derive(Debug, Clone)]
 pub struct Store {
-    root: Arc<Path>,
+    pub(crate) root: Arc<Path>,
     access: Access,
     /// Blobs that unfinished work needs, with the number of holders. Its lock also makes changes take turns.
     held: Arc<Mutex<HashMap<Digest, usize>>>,
@@ -167,47 +139,6 @@ impl Store {
         read_both(&paths::manifest(&self.root, &stored)?, stored)
     }
 
-    /// Where a blob lies, or will lie.
-    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let path = paths::blob(&self.root, digest);
-        if path.is_file() {
-            return path;
-        }
-        let old = paths::old_blob(&self.root, digest);
-        if old.is_file() { old } else { path }
-    }
-
-    /// Is the blob there?
-    pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file()
-    }
-
-    /// The blob's length in bytes, if it is there.
-    pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
-        let facts = fs::metadata(self.blob_path(digest)).ok()?;
-        facts.is_file().then_some(facts.len())
-    }
-
-    /// The text of a small layer.
-    ///
-    /// # Errors
-    /// [`StoreError::MissingBlob`]; [`StoreError::TooLarge`]; [`StoreError::Io`].
-    pub fn read_text(&self, layer: &Layer) -> Result<String, StoreError> {
-        let path = self.blob_path(&layer.digest);
-        let size = self
-            .blob_size(&layer.digest)
-            .ok_or(StoreError::MissingBlob(layer.digest))?;
-        if size > MAX_TEXT {
-            return Err(StoreError::TooLarge {
-                digest: layer.digest,
-                size,
-                limit: MAX_TEXT,
-            });
-        }
-        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
     /// The paths to give to the engine: the one blob, or the parts of a split model under names that show their numbers.
     /// Empty when the manifest has no weights.
     pub fn model_paths(&self, manifest: &Manifest) -> Vec<PathBuf> {
@@ -229,90 +160,13 @@ impl Store {
         match parts {
             [] => Vec::new(),
             [one] => vec![self.blob_path(one)],
-            [first, ..] => (1..=parts.len())
-                .map(|number| paths::link(&self.root, first, number, parts.len()))
-                .collect(),
+            several => {
+                let folder = paths::link_folder(&self.root, several);
+                (1..=several.len())
+                    .map(|number| folder.join(paths::link_name(number, several.len())))
+                    .collect()
+            }
         }
-    }
-
-    /// Starts a blob.
-    ///
-    /// # Errors
-    /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
-    pub fn new_blob(&self) -> Result<BlobWriter, StoreError> {
-        self.writable()?;
-        BlobWriter::new(&self.root)
-    }
-
-    /// Stores small contents and gives the layer to put into a manifest.
-    ///
-    /// # Errors
-    /// As [`Store::new_blob`].
-    pub fn put_layer(&self, media_type: &str, contents: &[u8]) -> Result<Layer, StoreError> {
-        let mut writer = self.new_blob()?;
-        writer.write(contents)?;
-        let digest = writer.finish(None)?;
-        Ok(Layer {
-            media_type: media_type.into(),
-            digest,
-            size: contents.len() as u64,
-            from: None,
-        })
-    }
-
-    /// Takes a file that lies elsewhere in as a blob without copying it: by a hard link, or by a symbolic one where that is
-    /// not possible. `known`: its digest, from whoever vouches for it; else it is computed. Returns digest and length.
-    ///
-    /// # Errors
-    /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
-    pub fn adopt(&self, file: &Path, known: Option<Digest>) -> Result<(Digest, u64), StoreError> {
-        self.writable()?;
-        let real = fs::canonicalize(file).map_err(StoreError::io("read", file))?;
-        let size = fs::metadata(&real).map_err(StoreError::io("read", file))?.len();
-        let digest = match known {
-            Some(digest) => digest,
-            None => Digest::of_file(&real)?,
-        };
-        if !self.has_blob(&digest) {
-            let target = paths::blob(&self.root, &digest);
-            // What a lost link left.
-            let _ = fs::remove_file(&target);
-            fs::hard_link(&real, &target)
-                .or_else(|_| link_elsewhere(&real, &target))
-                .map_err(StoreError::io("link", &target))?;
-            blob::sync_folder(&paths::blobs(&self.root))?;
-        }
-        Ok((digest, size))
-    }
-
-    /// A path for a file that a program writes, to be handed to [`Store::take_in`]. It is removed with its owner.
-    ///
-    /// # Errors
-    /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
-    pub fn scratch(&self) -> Result<tempfile::TempPath, StoreError> {
-        self.writable()?;
-        let folder = paths::temporary(&self.root);
-        let file = tempfile::Builder::new()
-            .prefix("made-")
-            .tempfile_in(&folder)
-            .map_err(StoreError::io("create a file in", &folder))?;
-        Ok(file.into_temp_path())
-    }
-
-    /// Makes a complete [`Store::scratch`] file a blob. Returns digest and length.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn take_in(&self, file: tempfile::TempPath) -> Result<(Digest, u64), StoreError> {
-        self.writable()?;
-        let digest = Digest::of_file(&file)?;
-        let size = fs::metadata(&file).map_err(StoreError::io("read", &file))?.len();
-        let target = paths::blob(&self.root, &digest);
-        if !target.is_file() {
-            let opened = fs::File::open(&file).map_err(StoreError::io("read", &file))?;
-            blob::place(NamedTempFile::from_parts(opened, file), &target)?;
-        }
-        Ok((digest, size))
     }
 
     /// Keeps blobs, there or still to come, from being cleaned away while work on them goes on.
@@ -462,14 +316,18 @@ impl Store {
         let Some(used) = self.used() else {
             return Ok(false);
         };
+        let parts = weights(manifest);
+        let links = paths::link_folder(&self.root, &parts);
+        let gone = parts
+            .iter()
+            .any(|part| !used.contains(part) && !held.contains_key(part));
+        if gone && links.is_dir() {
+            fs::remove_dir_all(&links).map_err(StoreError::io("remove", &links))?;
+        }
         let mut removed = false;
         for digest in manifest.all().map(|layer| layer.digest).collect::<HashSet<_>>() {
             if used.contains(&digest) || held.contains_key(&digest) {
                 continue;
-            }
-            let links = paths::links(&self.root).join(digest.hex());
-            if links.is_dir() {
-                fs::remove_dir_all(&links).map_err(StoreError::io("remove", &links))?;
             }
             let path = self.blob_path(&digest);
             match fs::remove_file(&path) {
@@ -492,13 +350,17 @@ impl Store {
 
     /// Puts the parts of a split model under names that show their numbers.
     fn link_parts(&self, parts: &[Digest]) -> Result<(), StoreError> {
-        let [first, _, ..] = parts else {
+        if parts.len() < 2 {
             return Ok(());
-        };
+        }
+        let folder = paths::link_folder(&self.root, parts);
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
         for (at, part) in parts.iter().enumerate() {
-            let link = paths::link(&self.root, first, at + 1, parts.len());
-            let folder = link.parent().unwrap_or(&self.root);
-            fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+            let link = folder.join(paths::link_name(at + 1, parts.len()));
+            // Another model may be using it.
+            if link.is_file() {
+                continue;
+            }
             match fs::remove_file(&link) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("replace", &link)(error));
@@ -507,7 +369,7 @@ impl Store {
             }
             make_link(&self.blob_path(part), &link).map_err(StoreError::io("link", &link))?;
         }
-        Ok(())
+        blob::sync_folder(&folder)
     }
 
     /// The canonical path must lie below the root, whatever links stand in between.
@@ -520,7 +382,7 @@ impl Store {
         })
     }
 
-    fn writable(&self) -> Result<(), StoreError> {
+    pub(crate) fn writable(&self) -> Result<(), StoreError> {
         self.is_writable().then_some(()).ok_or(StoreError::ReadOnly)
     }
 
@@ -532,78 +394,6 @@ impl Store {
 
 fn weights(manifest: &Manifest) -> Vec<Digest> {
     manifest.of_kind(media::MODEL).map(|layer| layer.digest).collect()
-}
-
-/// Every file four folders deep, with the four parts of its path; unreadable folders become problems.
-fn names_below(root: &Path, problems: &mut Vec<(PathBuf, StoreError)>) -> Vec<(PathBuf, [String; 4])> {
-    let mut found = Vec::new();
-    let mut open = vec![(root.to_owned(), Vec::<String>::new())];
-    while let Some((folder, parts)) = open.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            // Deleted just now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                problems.push((folder.clone(), StoreError::io("read", &folder)(error)));
-                continue;
-            }
-        };
-        for entry in entries.flatten() {
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let mut parts = parts.clone();
-            parts.push(name);
-            match <[String; 4]>::try_from(parts) {
-                Ok(parts) if entry.path().is_file() => found.push((entry.path(), parts)),
-                Ok(_) => {}
-                Err(parts) if entry.path().is_dir() => open.push((entry.path(), parts)),
-                Err(_) => {}
-            }
-        }
-    }
-    found
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(StoreError::io("read", path))?;
-    file.take(MAX_MANIFEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(StoreError::io("read", path))?;
-    if bytes.len() as u64 > MAX_MANIFEST {
-        return Err(StoreError::InvalidManifest(format!("longer than {MAX_MANIFEST} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn read_manifest(path: &Path, name: Name) -> Result<StoredModel, StoreError> {
-    read_both(path, name).map(|(stored, _)| stored)
-}
-
-/// A manifest and the bytes it was read from.
-fn read_both(path: &Path, name: Name) -> Result<(StoredModel, Vec<u8>), StoreError> {
-    let bytes = read_bounded(path)?;
-    let modified = fs::metadata(path)
-        .and_then(|facts| facts.modified())
-        .map_err(StoreError::io("read", path))?;
-    let stored = StoredModel {
-        name,
-        manifest: Manifest::parse(&bytes)?,
-        digest: Digest::of(&bytes),
-        modified,
-    };
-    Ok((stored, bytes))
-}
-
-#[cfg(unix)]
-fn link_elsewhere(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-#[cfg(not(unix))]
-fn link_elsewhere(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::windows::fs::symlink_file(target, link)
 }
 
 #[cfg(unix)]
