@@ -20,9 +20,24 @@ pub struct EmbedCall {
     pub dimensions: Option<usize>,
     /// `keep_alive`.
     pub keep_alive: Option<KeepAlive>,
+    /// `options.num_ctx`: the longest input, whatever more the loaded model has room for.
+    pub context: Option<u32>,
     /// Launch wishes from `options`.
     pub launch: LaunchOptions,
     legacy: bool,
+}
+
+/// Contexts below this only bound inputs, they start no engine.
+const LEAST_CONTEXT: u32 = 512;
+
+/// An input that is longer than `num_ctx`, or than the model's context, and must not be cut.
+pub fn input_too_long() -> RunnerError {
+    RunnerError::invalid("the input length exceeds the context length").param("input")
+}
+
+/// A context that the model's own special tokens fill.
+pub fn no_room_for_input() -> RunnerError {
+    RunnerError::invalid("input after truncation exceeds maximum context length").param("options.num_ctx")
 }
 
 impl EmbedCall {
@@ -72,13 +87,20 @@ impl EmbedCall {
         dimensions: Option<usize>,
         legacy: bool,
     ) -> Result<Self, RunnerError> {
+        let options = fields.object("options")?;
+        let (_, mut launch) = options::parse(&options, false)?;
+        let context = options.get("num_ctx").and_then(Value::as_i64);
+        let context = context.and_then(|tokens| u32::try_from(tokens).ok());
+        // A short one says how to cut this input; an engine started with it would cut everybody's.
+        launch.context = launch.context.filter(|tokens| *tokens >= LEAST_CONTEXT);
         Ok(Self {
             model: fields.model()?,
             input,
             truncate: fields.bool("truncate")?.unwrap_or(true),
             dimensions,
             keep_alive: fields.keep_alive()?,
-            launch: options::parse(&fields.object("options")?, false)?.1,
+            context,
+            launch,
             legacy,
         })
     }
@@ -142,11 +164,7 @@ impl EmbedCall {
             || ["too large", "context size", "context length", "physical batch size"]
                 .iter()
                 .any(|w| words.contains(w));
-        if too_long {
-            RunnerError::invalid("the input length exceeds the context length").param("input")
-        } else {
-            error
-        }
+        if too_long { input_too_long() } else { error }
     }
 }
 

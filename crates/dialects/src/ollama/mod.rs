@@ -19,7 +19,7 @@ mod stored;
 mod stream;
 mod waiting;
 
-pub use embed::EmbedCall;
+pub use embed::{EmbedCall, input_too_long, no_room_for_input};
 pub use error::{Route, error, unknown_model};
 pub use lists::{capability_words, display_name, parameter_size, ps, tags, version};
 pub use name::lookup_name;

@@ -10,7 +10,7 @@ use dialects::ollama::{
 };
 use dialects::{ModelView, Rendered};
 use domain::chat::{ChatRequest, Part};
-use domain::{EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
+use domain::{EngineMode, KeepAlive, LaunchOptions, ModelEntry, RunnerError};
 use http::Response;
 use http::header::USER_AGENT;
 use http::request::Parts;
@@ -341,8 +341,10 @@ pub(super) async fn embed(cx: &Cx, parts: &Parts, body: Incoming, legacy: bool) 
     let head = head(cx, call.model.clone(), 0);
     let mut embeddings = Embeddings::default();
     if !call.input.is_empty() {
-        if call.truncate {
-            cut(&calls, lease.launch().context, &mut call.input).await?;
+        let slot = lease.launch().context;
+        let limit = call.context.map_or(slot, |wanted| wanted.min(slot));
+        if call.truncate || limit < slot {
+            fit_inputs(&calls, limit, call.truncate, &mut call.input).await?;
         }
         let body = engine::embeddings_body(&call.input, call.normalize());
         let answer = calls
@@ -354,23 +356,27 @@ pub(super) async fn embed(cx: &Cx, parts: &Parts, body: Incoming, legacy: bool) 
     Ok(json(Dialect::Ollama, call.reply(&head, embeddings)?))
 }
 
-/// Cuts texts that do not fit the context.
-async fn cut(calls: &EngineCalls, context: u32, input: &mut [String]) -> Result<(), RunnerError> {
-    let room = (context as usize).saturating_sub(SPECIAL_TOKENS);
-    if room == 0 {
-        return Err(RunnerError::new(
-            ErrorKind::EngineFailed,
-            "The engine did not say how long its context is.",
-        ));
-    }
+/// Cuts texts that do not fit the context, or refuses them.
+async fn fit_inputs(calls: &EngineCalls, context: u32, cut: bool, input: &mut [String]) -> Result<(), RunnerError> {
+    let context = context as usize;
     for text in input {
-        if text.len() < room {
+        // A token is at least one byte.
+        if text.len() + SPECIAL_TOKENS <= context {
             continue;
         }
-        let tokens = calls.tokenize(text, false).await?;
-        if tokens.len() > room {
-            *text = calls.detokenize(&tokens[..room]).await?;
+        let tokens = calls.tokenize(text, true).await?.len();
+        if tokens <= context {
+            continue;
         }
+        if !cut {
+            return Err(ollama::input_too_long());
+        }
+        let plain = calls.tokenize(text, false).await?;
+        let room = context.saturating_sub(tokens.saturating_sub(plain.len()));
+        if room == 0 {
+            return Err(ollama::no_room_for_input());
+        }
+        *text = calls.detokenize(&plain[..room.min(plain.len())]).await?;
     }
     Ok(())
 }

@@ -388,6 +388,19 @@ async fn embeddings() {
         (whole.status.as_u16(), whole.json()),
         (400, json!({"error": "the input length exceeds the context length"}))
     );
+    // The request's own context counts, though the loaded model has room for more.
+    let within = |tokens: u32, truncate: bool| {
+        let body = json!({"model": "tiny-embed", "input": long, "truncate": truncate, "options": {"num_ctx": tokens}});
+        async move { post(server.ollama, "/api/embed", &body).await.json() }
+    };
+    assert_eq!(within(8, true).await["prompt_eval_count"], 8);
+    assert_eq!(
+        within(8, false).await,
+        json!({"error": "the input length exceeds the context length"})
+    );
+    let none = json!({"error": "input after truncation exceeds maximum context length"});
+    assert_eq!((within(0, true).await, within(1, true).await), (none.clone(), none));
+    assert_eq!(within(100_000, true).await["error"], Value::Null);
     server.stop().await;
 }
 
