@@ -1,10 +1,5 @@
 //! The database from outside: what is acknowledged stays, damaged files never stop a start.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "test code may panic"
-)]
+#![expect(clippy::unwrap_used, reason = "test code may panic")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
