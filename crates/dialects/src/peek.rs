@@ -57,6 +57,7 @@ keys! {
     JsonSchema = "json_schema",
     Query = "query",
     Documents = "documents",
+    Texts = "texts",
     BestOf = "best_of",
     Echo = "echo",
     Suffix = "suffix",

@@ -316,6 +316,8 @@ async fn run(stream: TcpStream, connection: Arc<Connection>) {
         .timer(TokioTimer::new())
         // hyper counts from the end of the last answer, so this is the idle time; heads are timed in `Wire`.
         .header_read_timeout(limits.idle_timeout)
+        // As the servers we stand in for write them: some clients' maps of headers tell cases apart.
+        .title_case_headers(true)
         .max_header_size(limits.max_head)
         .max_buf_size(limits.max_head.max(16 * 1024) * 2)
         .serve_connection(

@@ -271,7 +271,10 @@ fn thinks(value: Option<&Value>) -> Result<Thinks, RunnerError> {
         }),
         Some("adaptive" | "between_tools") => Ok(Thinks::On { budget: None }),
         Some("disabled") => Ok(Thinks::Off),
-        _ => Err(wrong("thinking.type", "'enabled', 'disabled', 'adaptive' or 'between_tools'")),
+        _ => Err(wrong(
+            "thinking.type",
+            "'enabled', 'disabled', 'adaptive' or 'between_tools'",
+        )),
     }
 }
 

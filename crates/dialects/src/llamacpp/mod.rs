@@ -9,4 +9,4 @@ mod router;
 pub use check::{check_native, check_template};
 pub use error::{error, error_value, passes};
 pub use metrics::{EngineMetrics, Exposition, metrics};
-pub use router::{ModelChanges, RouterFacts, load_reply, model_of_call, router_props, unload_reply};
+pub use router::{ModelChanges, RouterFacts, engine_props, load_reply, model_of_call, router_props, unload_reply};

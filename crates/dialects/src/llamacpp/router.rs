@@ -30,6 +30,20 @@ pub fn unload_reply(id: &str) -> Vec<u8> {
     to_vec(&json!({"success": true, "status": "unloaded", "id": id}))
 }
 
+/// `GET /props` of an engine; a caller who may not see paths gets the names of the files (promise H10).
+pub fn engine_props(body: &[u8], sees_paths: bool) -> Vec<u8> {
+    let Ok(Value::Object(mut props)) = serde_json::from_slice(body) else {
+        return b"{}".to_vec();
+    };
+    if !sees_paths {
+        for (_, value) in props.iter_mut().filter(|(name, _)| name.ends_with("_path")) {
+            let name = value.as_str().and_then(|path| path.rsplit(['/', '\\']).next());
+            *value = name.map_or(Value::Null, Value::from);
+        }
+    }
+    to_vec(&props)
+}
+
 /// What `/props` without a model says of this server.
 #[derive(Debug, Clone, Default)]
 pub struct RouterFacts {

@@ -92,7 +92,8 @@ pub fn check_rerank(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
         Some(query) if !query.is_string() => return Err(wrong_type("query", "a string")),
         Some(_) => {}
     }
-    match peeked.get(Key::Documents) {
+    // `texts` is what text-embeddings-inference calls them; its answers have another form too.
+    match peeked.get(Key::Documents).or_else(|| peeked.get(Key::Texts)) {
         None => Err(missing("documents")),
         Some(documents) if !documents.is_array() || documents.is_empty() => {
             Err(invalid("documents", "'documents' must be a non-empty array"))

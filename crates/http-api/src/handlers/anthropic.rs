@@ -1,7 +1,5 @@
 //! Anthropic's `/v1/messages` (Ollama contract 8, LM Studio contract 5).
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use dialects::Rendered;
@@ -15,6 +13,7 @@ use hyper::body::Incoming;
 use super::Answer;
 use super::lease::{EngineCalls, Wish, lease, target};
 use super::ollama::{collect, limits};
+use super::responses::random_hex;
 use crate::dispatch::Cx;
 use crate::errors::{anthropic_id, json};
 use crate::relay;
@@ -114,6 +113,5 @@ fn wish() -> Wish {
 
 /// `msg_` and 24 hexadecimal digits.
 fn message_id() -> String {
-    let random = || RandomState::new().hash_one(0u8);
-    format!("msg_{:016x}{:08x}", random(), random() >> 32)
+    format!("msg_{}", &random_hex()[..24])
 }

@@ -208,6 +208,13 @@ async fn glance(cx: &Cx, parts: &Parts, method: Method, path: &str, body: Bytes)
     let response = EngineCalls::new(cx, &lease)
         .relay(method, &target_path(parts, path), body)
         .await?;
+    if response.status().is_success() && cx.route.operation == Op::LlamaProps {
+        let text = response.into_body().collect_bytes(MAX_FACTS).await?;
+        return Ok(json(
+            cx.route.dialect,
+            llamacpp::engine_props(&text, cx.caller.sees_paths),
+        ));
+    }
     pass(response).await
 }
 
@@ -354,10 +361,8 @@ async fn props(cx: &Cx, parts: &Parts) -> Answer {
         Some(lease) => own_text(cx, &lease, "/props").await,
         None => None,
     };
-    Ok(json(
-        cx.route.dialect,
-        llamacpp::router_props(&facts, own.as_ref().map(|own| &*own.text)),
-    ))
+    let own = own.map(|own| llamacpp::engine_props(&own.text, cx.caller.sees_paths));
+    Ok(json(cx.route.dialect, llamacpp::router_props(&facts, own.as_deref())))
 }
 
 /// What an engine says of itself; nothing when it does not answer well.

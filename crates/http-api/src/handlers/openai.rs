@@ -9,7 +9,7 @@ use dialects::openai::{
     self, Additions, CompletionPlan, Cut, Edits, Ids, InfillHead, InfillStream, ModelListOptions, NamedReasoning,
     Prompt, ReasoningName, RelayTail, ShapedStream, StreamErrorForm,
 };
-use dialects::peek::{self, Peeked};
+use dialects::peek::{self, Key, Peeked};
 use dialects::{Rendered, engine, lmstudio_rest};
 use domain::chat::CompletionRequest;
 use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
@@ -27,6 +27,7 @@ use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::listener::Flavour;
 use crate::relay;
+use crate::routes::Dialect;
 
 /// Largest answer that is changed on its way.
 const MAX_ANSWER: usize = 256 << 20;
@@ -272,18 +273,25 @@ pub(super) async fn rerank(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         lease,
         body: rewritten,
     } = prepare(cx, parts, body.clone(), Work::Rerank).await?;
+    let peeked = peek::peek(&body)?;
+    let tei = peeked.get(Key::Documents).is_none() && peeked.get(Key::Texts).is_some();
     let answer = EngineCalls::new(cx, &lease).ask(Work::Rerank.path(), rewritten).await?;
-    let mut answer = json(cx.route.dialect, openai::rerank_response(&body, &answer)?);
+    let answer = if tei {
+        answer
+    } else {
+        openai::rerank_response(&body, &answer)?.into()
+    };
+    let mut answer = json(cx.route.dialect, answer);
     target.mark(&mut answer);
     Ok(answer)
 }
 
 /// LM Studio's clients know its own error event.
 pub(super) fn error_form(cx: &Cx) -> StreamErrorForm {
-    if is_jit(cx) {
-        StreamErrorForm::LmStudio
-    } else {
-        StreamErrorForm::OpenAi
+    match cx.route.dialect {
+        Dialect::LlamaCpp => StreamErrorForm::LlamaCpp,
+        _ if is_jit(cx) => StreamErrorForm::LmStudio,
+        _ => StreamErrorForm::OpenAi,
     }
 }
 

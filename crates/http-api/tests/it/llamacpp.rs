@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, call, drain, get, open, patiently, post, with_engine, with_stub};
@@ -138,8 +139,8 @@ async fn what_an_engine_says_of_itself_takes_no_slot() {
     );
     wait_for(&server, "tiny-chat", "loaded").await;
     let slots = server.router.instances()[0].launch.parallel;
-    let body = json!({"model": "tiny-chat", "prompt": "x", "stream": true, "stub": {"tokens": 1000, "rate": 5}})
-        .to_string();
+    let body =
+        json!({"model": "tiny-chat", "prompt": "x", "stream": true, "stub": {"tokens": 1000, "rate": 5}}).to_string();
     let mut busy = Vec::new();
     for _ in 0..slots {
         busy.push(open(at, "POST", "/completion", &[], body.clone()).await);
@@ -254,6 +255,18 @@ async fn wait_for(server: &Server, model: &str, status: &str) {
     .await;
 }
 
+/// Reads events until one tells this status.
+async fn told(events: &mut Incoming, seen: &mut String, status: &str) {
+    let wanted = format!("\"status\":\"{status}\"");
+    patiently(status, async {
+        while !seen.contains(&wanted) {
+            let frame = events.frame().await.unwrap().unwrap();
+            seen.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_routers_own_routes() {
     let server = with_engine().await;
@@ -263,6 +276,8 @@ async fn the_routers_own_routes() {
     let mut events = events.into_body();
     let loaded = post(at, "/models/load", &json!({"model": "tiny-chat"})).await;
     assert_eq!((loaded.status.as_u16(), &loaded.json()["success"]), (200, &json!(true)));
+    let mut seen = String::new();
+    told(&mut events, &mut seen, "loaded").await;
     wait_for(&server, "tiny-chat", "loaded").await;
     let again = post(at, "/models/load", &json!({"model": "tiny-chat"})).await;
     assert_eq!(again.json()["success"], true);
@@ -285,14 +300,7 @@ async fn the_routers_own_routes() {
     assert_eq!(post(at, "/models/load", &json!({"model": "nope"})).await.status, 404);
     assert_eq!(post(at, "/models/load", &json!({})).await.status, 400);
 
-    let mut seen = String::new();
-    patiently("the unload event", async {
-        while !seen.contains("\"status\":\"unloaded\"") {
-            let frame = events.frame().await.unwrap().unwrap();
-            seen.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
-        }
-    })
-    .await;
+    told(&mut events, &mut seen, "unloaded").await;
     for part in [
         "data: {\"model\":\"tiny-chat\",\"event\":\"model_status\",\"data\":{\"status\":\"loading\"",
         "data: {\"model\":\"tiny-chat\",\"event\":\"status_change\",\"data\":{\"status\":\"loaded\"",
