@@ -297,11 +297,12 @@ fn write_token(token: &TokenLogprob, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"logprob\":");
     write_f64(token.logprob, out);
     out.extend_from_slice(b",\"bytes\":[");
-    for (i, byte) in token.bytes.iter().enumerate() {
+    // Ollama's are those of the text, also where a token is a part of a character (contract 4.6).
+    for (i, byte) in token.token.bytes().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        write_u64(u64::from(*byte), out);
+        write_u64(u64::from(byte), out);
     }
     out.push(b']');
 }
