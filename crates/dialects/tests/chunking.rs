@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use dialects::anthropic::{Call, MessageStream, ReplyHead as MessageHead};
 use dialects::engine::{AnswerCollector, GenerationDecoder, Wire};
 use dialects::lmstudio_rest::{V0Facts, V0Stream};
 use dialects::ollama::{ChatCall, EmbedCall, GenerateCall, ReplyHead, ReplyStream, Shape, ShowCall};
@@ -32,7 +33,7 @@ fn clock() -> Clock {
     Arc::new(move || now.fetch_add(1000, Ordering::Relaxed))
 }
 
-fn transcoders(wire: Wire) -> [Box<dyn Transcoder>; 3] {
+fn transcoders(wire: Wire) -> [Box<dyn Transcoder>; 4] {
     let head = ReplyHead {
         model: "m".into(),
         clock: clock(),
@@ -51,6 +52,7 @@ fn transcoders(wire: Wire) -> [Box<dyn Transcoder>; 3] {
             },
         )),
         Box::new(V0Stream::new(V0Facts::default(), clock())),
+        Box::new(MessageStream::new(MessageHead::default())),
     ]
 }
 
@@ -101,12 +103,14 @@ proptest! {
     }
 
     #[test]
-    fn no_request_panics(body in r#"\{("(model|messages|prompt|images|think|options|context|keep_alive|tools|input|format)":(null|1|-1e300|"x"|\[\]|\[1,\{\}\]|\{"a":[0-9]\}|true),?){0,4}\}"#) {
+    fn no_request_panics(body in r#"\{("(model|messages|system|max_tokens|stop_sequences|thinking|tool_choice|output_config|prompt|images|think|options|context|keep_alive|tools|input|format)":(null|1|-1e300|"x"|\[\]|\[1,\{\}\]|\{"a":[0-9]\}|true),?){0,4}\}"#) {
         let body = body.as_bytes();
         let _ = ChatCall::parse(body);
         let _ = GenerateCall::parse(body);
         let _ = EmbedCall::parse(body);
         let _ = EmbedCall::parse_legacy(body);
         let _ = ShowCall::parse(body);
+        let _ = Call::parse(body);
+        let _ = Call::parse_count(body);
     }
 }

@@ -5,6 +5,7 @@ use domain::{
 use serde_json::{Map, Value, json};
 
 use super::content;
+use crate::engine::known_effort;
 
 /// A parsed `/v1/messages` or `/v1/messages/count_tokens` body.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,7 +144,10 @@ impl Call {
                     }
                 }
             }
-            request.thinking.effort = request.thinking.effort.map(|level| known_effort(entry, level));
+            request.thinking.effort = request
+                .thinking
+                .effort
+                .map(|level| known_effort(entry, &level).to_owned());
         } else {
             // Coding agents ask every model to think; one that cannot just answers.
             request.thinking = Thinking::default();
@@ -160,16 +164,6 @@ impl Call {
             request,
             estimated_tokens,
         })
-    }
-}
-
-/// Harmony templates know three levels.
-fn known_effort(entry: &ModelEntry, level: String) -> String {
-    let harmony = matches!(entry.facts.architecture.as_str(), "gptoss" | "gpt-oss");
-    if harmony && level == "max" {
-        "high".into()
-    } else {
-        level
     }
 }
 

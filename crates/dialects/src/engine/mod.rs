@@ -20,6 +20,7 @@ pub use replies::{
     Embeddings, detokenize_body, embeddings_body, parse_content, parse_embeddings, parse_input_tokens, parse_prompt,
     parse_tokens, tokenize_body,
 };
+pub(crate) use request::known_effort;
 pub use request::{Limits, apply_template_body, chat_body, completion_body, drop_oldest, infill_body};
 pub use stream::{GenerationDecoder, Wire};
 pub(crate) use stream::{Piece, cut_error};

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use domain::{
-    RunnerError,
+    ModelEntry, RunnerError,
     chat::{ChatRequest, CompletionRequest, Format, MEDIA_MARKER, Message, Part, Role, Sampling, ToolCall, ToolChoice},
 };
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -69,6 +69,12 @@ pub fn infill_body(request: &CompletionRequest, limits: Limits) -> Result<Vec<u8
         limits,
         infill: true,
     }))
+}
+
+/// The word a model's template knows for an effort: those of harmony know three levels.
+pub(crate) fn known_effort<'a>(entry: &ModelEntry, level: &'a str) -> &'a str {
+    let harmony = matches!(entry.facts.architecture.as_str(), "gptoss" | "gpt-oss");
+    if harmony && level == "max" { "high" } else { level }
 }
 
 /// Drops the oldest message that is neither a system message nor the last one (Ollama contract 4.2), with the tool results

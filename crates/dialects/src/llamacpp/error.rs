@@ -20,9 +20,10 @@ fn kind(error: &RunnerError) -> &'static str {
         ErrorKind::ModelNotFound | ErrorKind::NotFound => "not_found_error",
         ErrorKind::Unsupported => "not_supported_error",
         ErrorKind::Overloaded { .. } | ErrorKind::ShuttingDown => "unavailable_error",
-        ErrorKind::EngineFailed | ErrorKind::UpstreamTimeout | ErrorKind::Internal => "server_error",
         ErrorKind::Engine { status } if (400..500).contains(status) => "invalid_request_error",
-        ErrorKind::Engine { .. } => "server_error",
+        ErrorKind::Engine { .. } | ErrorKind::EngineFailed | ErrorKind::UpstreamTimeout | ErrorKind::Internal => {
+            "server_error"
+        }
     }
 }
 

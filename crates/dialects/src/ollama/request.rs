@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use super::{message, name, options, profile};
-use crate::engine::Wire;
+use crate::engine::{Wire, known_effort};
 
 /// Most alternatives per token (contract 4.1).
 const MAX_TOP_LOGPROBS: i64 = 20;
@@ -103,15 +103,10 @@ impl Common {
                 enabled: Some(*on),
                 effort: None,
             },
-            Some(Think::Level(level)) => {
-                // Harmony templates know three levels.
-                let harmony = matches!(entry.facts.architecture.as_str(), "gptoss" | "gpt-oss");
-                let level = if harmony && level == "max" { "high" } else { level };
-                Thinking {
-                    enabled: Some(true),
-                    effort: Some(level.to_owned()),
-                }
-            }
+            Some(Think::Level(level)) => Thinking {
+                enabled: Some(true),
+                effort: Some(known_effort(entry, level).to_owned()),
+            },
         })
     }
 }
