@@ -8,6 +8,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use domain::RunnerError;
 use domain::chat::{ChatRequest, Part};
 use image::{ImageFormat, ImageReader, Limits};
+use serde_json::Value;
 
 /// Longest side, in pixels.
 const MAX_SIDE: u32 = 16_384;
@@ -61,6 +62,47 @@ pub fn to_png(base64: &str) -> Result<Option<String>, RunnerError> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png).map_err(|_| unreadable())?;
     Ok(Some(STANDARD.encode(png.get_ref())))
+}
+
+/// Does the body of an OpenAI chat hold such an image? A look for the first letters of both forms in base64.
+pub fn body_needs_fit(body: &[u8]) -> bool {
+    [b";base64,R0lGOD".as_slice(), b";base64,UklGR"]
+        .iter()
+        .any(|start| memchr::memmem::find(body, start).is_some())
+}
+
+/// The body of an OpenAI chat with every such image as PNG; a body that is no JSON comes back as it is.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_body(body: &[u8]) -> Result<Vec<u8>, RunnerError> {
+    let Ok(mut whole) = serde_json::from_slice::<Value>(body) else {
+        return Ok(body.to_vec());
+    };
+    let messages = whole.get_mut("messages").and_then(Value::as_array_mut);
+    let parts = messages
+        .into_iter()
+        .flatten()
+        .filter_map(|message| message.get_mut("content")?.as_array_mut())
+        .flatten();
+    for part in parts {
+        let Some(image) = part.get_mut("image_url") else {
+            continue;
+        };
+        // Some clients write the address alone.
+        let url = if image.is_object() {
+            image.get_mut("url")
+        } else {
+            Some(image)
+        };
+        let Some(Value::String(url)) = url else { continue };
+        if let Some((_, base64)) = url.split_once(";base64,")
+            && let Some(png) = to_png(base64)?
+        {
+            *url = format!("data:image/png;base64,{png}");
+        }
+    }
+    Ok(crate::json::to_vec(&whole))
 }
 
 fn parts(request: &ChatRequest) -> impl Iterator<Item = &Part> {
@@ -120,6 +162,31 @@ mod tests {
             assert_eq!(picture.to_rgb8().get_pixel(0, 0).0, [255, 0, 0]);
             assert!(!needs_fit(&request));
         }
+    }
+
+    #[test]
+    fn bodies_that_are_relayed() {
+        for format in [ImageFormat::WebP, ImageFormat::Gif] {
+            let url = format!("data:image/jpeg;base64,{}", sample(format));
+            let body = serde_json::json!({"model": "m", "messages": [{"role": "user", "content": "plain"},
+                {"role": "user", "content": [{"type": "text", "text": "a"},
+                    {"type": "image_url", "image_url": {"url": url}}, {"type": "image_url", "image_url": url}]}]});
+            let body = body.to_string();
+            assert!(body_needs_fit(body.as_bytes()));
+            let fitted = fit_body(body.as_bytes()).unwrap();
+            assert!(!body_needs_fit(&fitted));
+            let fitted: Value = serde_json::from_slice(&fitted).unwrap();
+            let parts = &fitted["messages"][1]["content"];
+            for url in [&parts[1]["image_url"]["url"], &parts[2]["image_url"]] {
+                assert!(
+                    url.as_str().unwrap().starts_with("data:image/png;base64,iVBOR"),
+                    "{url}"
+                );
+            }
+            assert_eq!(fitted["messages"][0]["content"], "plain");
+        }
+        assert!(!body_needs_fit(b"{\"messages\":[]}"));
+        assert_eq!(fit_body(b"no JSON").unwrap(), b"no JSON");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod llamacpp;
 mod llamarunner;
 #[cfg(test)]
 mod lmstudio;
+#[cfg(test)]
 mod lmstudio_v1;
 #[cfg(test)]
 mod lmstudio_ws;

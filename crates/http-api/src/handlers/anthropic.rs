@@ -1,17 +1,18 @@
 //! Anthropic's `/v1/messages` (Ollama contract 8, LM Studio contract 5).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use dialects::Rendered;
 use dialects::anthropic::{self, Call, Job, MessageForm, MessageStream, ReplyHead};
 use dialects::engine::{self, Wire};
+use dialects::{Rendered, peek};
 use domain::chat::{ChatRequest, Part};
 use domain::{EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::Answer;
-use super::lease::{EngineCalls, Wish, lease, target};
+use super::lease::{EngineCalls, Wish, lease, readable, target};
 use super::ollama::{collect, limits};
 use super::responses::random_hex;
 use crate::dispatch::Cx;
@@ -34,6 +35,7 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
 /// `POST /v1/messages`.
 async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     let call = Call::parse(body)?;
+    let ttl = peek::peek(body)?.ttl()?;
     let entry = find(cx, &call.model)?;
     let (model, stream, caches, hides_thinking) = (call.model.clone(), call.stream, call.caches, call.hides_thinking);
     let Job {
@@ -45,7 +47,8 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
             request_id: cx.request_id().as_ref().map(anthropic_id),
         })?;
     }
-    let lease = lease(cx, parts, &entry, wish()).await?;
+    let request = readable(request).await?;
+    let lease = lease(cx, parts, &entry, wish(ttl)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = ReplyHead {
         id: message_id(),
@@ -74,7 +77,8 @@ async fn count(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
         find(cx, &call.model)?
     };
     let Job { request, .. } = call.plan(&entry)?;
-    let lease = lease(cx, parts, &entry, wish()).await?;
+    let request = readable(request).await?;
+    let lease = lease(cx, parts, &entry, wish(None)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let tokens = match calls
         .ask(engine::COUNT_CHAT, engine::apply_template_body(&request)?)
@@ -101,8 +105,10 @@ fn find(cx: &Cx, name: &str) -> Result<Arc<ModelEntry>, RunnerError> {
     target(cx, Some(name)).map(|target| target.entry)
 }
 
-fn wish() -> Wish {
+/// `ttl`: LM Studio's (LM Studio contract 3).
+fn wish(ttl: Option<Duration>) -> Wish {
     Wish {
+        ttl,
         launch: LaunchOptions {
             mode: Some(EngineMode::Completion),
             ..LaunchOptions::default()

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dialects::engine;
+use dialects::{engine, images};
 use domain::chat::ChatRequest;
 use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, ModelState, RunnerError};
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -171,6 +171,28 @@ pub(super) fn require(entry: &ModelEntry, name: &str, any: &[Capability], word: 
     let mut error = RunnerError::new(ErrorKind::NotCapable, format!("\"{name}\" does not support {word}"));
     error.model = Some(name.to_owned());
     Err(error.param("model"))
+}
+
+/// A chat whose images the engine can read.
+pub(crate) async fn readable(mut request: ChatRequest) -> Result<ChatRequest, RunnerError> {
+    if !images::needs_fit(&request) {
+        return Ok(request);
+    }
+    let fitted = tokio::task::spawn_blocking(move || images::fit(&mut request).map(|()| request)).await;
+    fitted.map_err(|_| unread())?
+}
+
+/// The same for the body of a chat that is relayed.
+pub(super) async fn readable_body(body: Bytes) -> Result<Bytes, RunnerError> {
+    if !images::body_needs_fit(&body) {
+        return Ok(body);
+    }
+    let fitted = tokio::task::spawn_blocking(move || images::fit_body(&body)).await;
+    fitted.map_err(|_| unread())?.map(Bytes::from)
+}
+
+fn unread() -> RunnerError {
+    RunnerError::internal("Reading an image failed.")
 }
 
 /// What a request says about loading.

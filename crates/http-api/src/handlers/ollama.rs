@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 use serde_json::json as value;
 
-use super::lease::{EngineCalls, Wish, lease};
+use super::lease::{EngineCalls, Wish, lease, readable};
 use super::{Answer, clock, listed, now_ns};
 use crate::body::Body;
 use crate::dispatch::Cx;
@@ -182,6 +182,7 @@ async fn run_chat(
         render_only,
         top_logprobs,
     } = job;
+    request = readable(request).await?;
     let lease = lease(cx, parts, entry, wish(launch, EngineMode::Completion, keep_alive)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = head(cx, model, top_logprobs);

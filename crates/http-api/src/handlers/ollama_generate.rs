@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use router::UpstreamBody;
 
 use super::Answer;
-use super::lease::{EngineCalls, lease};
+use super::lease::{EngineCalls, lease, readable};
 use super::ollama::{collect, find, head, images, limits, load, unload, wish};
 use crate::dispatch::Cx;
 use crate::errors::json;
@@ -60,12 +60,15 @@ async fn run(
     model: String,
 ) -> Answer {
     let GenerateJob {
-        mode,
+        mut mode,
         launch,
         render_only,
         top_logprobs,
         ..
     } = job;
+    if let GenerateMode::Chat(chat) | GenerateMode::Continue { chat, .. } = &mut mode {
+        *chat = readable(std::mem::take(chat)).await?;
+    }
     let lease = lease(cx, parts, entry, wish(launch, EngineMode::Completion, keep_alive)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = head(cx, model, top_logprobs);

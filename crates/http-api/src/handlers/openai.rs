@@ -18,7 +18,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 
-use super::lease::{EngineCalls, Target, Wish, is_jit, known, lease, not_found, require, target};
+use super::lease::{EngineCalls, Target, Wish, is_jit, known, lease, not_found, readable_body, require, target};
 use super::ollama::{collect, limits};
 use super::responses::random_hex;
 use super::{Answer, listed, listed_with_instances, now_ns, view};
@@ -323,6 +323,11 @@ struct Prepared {
 }
 
 async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prepared, RunnerError> {
+    let body = if work == Work::Chat {
+        readable_body(body).await?
+    } else {
+        body
+    };
     let peeked = peek::peek(&body)?;
     let name = peeked.model()?;
     let stream = peeked.stream()?;

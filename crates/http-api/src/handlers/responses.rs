@@ -10,7 +10,7 @@ use dialects::openai::responses::{
     self, Defaults, Finished, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall,
     StoredResponse,
 };
-use dialects::{Rendered, Transcoder, engine, images, ollama, peek};
+use dialects::{Rendered, Transcoder, engine, ollama, peek};
 use domain::chat::{ChatRequest, Message, Part};
 use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
 use futures_util::future::BoxFuture;
@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use router::UpstreamBody;
 use store::{ResponseKind, ResponseRow, Store, StoreError};
 
-use super::lease::{EngineCalls, Wish, lease, require, target};
+use super::lease::{EngineCalls, Wish, lease, readable, require, target};
 use super::ollama::{fit, limits};
 use super::{Answer, clock, query};
 use crate::dispatch::Cx;
@@ -70,12 +70,7 @@ async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     if call.stream {
         cx.will_stream(ResponseForm)?;
     }
-    if images::needs_fit(&request) {
-        request = tokio::task::spawn_blocking(move || images::fit(&mut request).map(|()| request))
-            .await
-            .map_err(|_| RunnerError::internal("Reading an image failed."))??;
-    }
-
+    request = readable(request).await?;
     let lease = lease(cx, parts, &target.entry, wish).await?;
     let calls = EngineCalls::new(cx, &lease);
     if call.truncate {

@@ -126,7 +126,7 @@ fn params(count: u64) -> Option<String> {
     let scaled = |unit: f64| {
         let number = count as f64 / unit;
         if number < 10.0 {
-            format!("{:.1}", number).trim_end_matches(".0").to_owned()
+            format!("{number:.1}").trim_end_matches(".0").to_owned()
         } else {
             format!("{number:.0}")
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dialects::lmstudio_rest::entry_id;
 use dialects::lmstudio_rest::v1::{ChatCall, ChatForm, ChatResult, ChatStream};
-use dialects::{Rendered, engine, images};
+use dialects::{Rendered, engine, ollama};
 use domain::chat::{ChatRequest, Message};
 use domain::{Capability, EventKind, LaunchOptions, ModelEntry, ModelState, RunnerError};
 use futures_util::future::BoxFuture;
@@ -19,7 +19,9 @@ use tokio::sync::oneshot;
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::handlers::Answer;
-use crate::handlers::lease::{EngineCalls, Passed, Target, Wish, granted, lease_request, load_failed, require, target};
+use crate::handlers::lease::{
+    EngineCalls, Passed, Target, Wish, granted, lease_request, load_failed, readable, require, target,
+};
 use crate::handlers::ollama::{images as count_images, limits};
 use crate::handlers::responses::random_hex;
 use crate::relay::{next_piece, streamed};
@@ -45,7 +47,12 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     }
     require(&entry, &call.model, &[Capability::Chat, Capability::Completion], "chat")?;
     let before = history(cx.state(), call.previous.as_deref()).await?;
-    let request = readable(&entry, &call.model, call.request(&entry, before)?).await?;
+    let mut request = call.request(&entry, before)?;
+    ollama::apply_profile(&entry.profile, &mut request)?;
+    if count_images(&request) > 0 {
+        require(&entry, &call.model, &[Capability::Vision], "image input")?;
+    }
+    let request = readable(request).await?;
     let status = cx.state().router.status(&entry.key).0;
     let is_loaded = matches!(status, ModelState::Ready);
     let launch = call.launch(!matches!(status, ModelState::Unloaded | ModelState::Failed(_)));
@@ -102,18 +109,6 @@ async fn history(state: &ApiState, previous: Option<&str>) -> Result<Vec<Message
 fn kept(error: store::StoreError) -> RunnerError {
     tracing::error!(%error, "stored conversations");
     RunnerError::internal("Stored conversations cannot be reached. The log says more.")
-}
-
-/// A chat whose images the engine can read.
-async fn readable(entry: &ModelEntry, name: &str, mut request: ChatRequest) -> Result<ChatRequest, RunnerError> {
-    if count_images(&request) > 0 {
-        require(entry, name, &[Capability::Vision], "image input")?;
-    }
-    if !images::needs_fit(&request) {
-        return Ok(request);
-    }
-    let fitted = tokio::task::spawn_blocking(move || images::fit(&mut request).map(|()| request)).await;
-    fitted.map_err(|_| RunnerError::internal("Reading the image failed."))?
 }
 
 /// An engine at work.

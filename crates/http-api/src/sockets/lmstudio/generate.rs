@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dialects::engine::{self, Limits, Wire};
-use dialects::images;
 use dialects::lmstudio_rest::entry_id;
 use dialects::lmstudio_ws::{
     ApplyPromptTemplate, CompleteRawText, Domain, EmbedString, FileSource, History, InputString, Overflow, Predict,
@@ -20,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::loads::SIGN_OF_LIFE;
 use super::work::{Channel, Context, Loaded, Reply, reply};
 use crate::handlers::clock;
-use crate::handlers::lease::{EngineCalls, Passed};
+use crate::handlers::lease::{EngineCalls, Passed, readable};
 use crate::relay::next_piece;
 
 /// What is sent to the engine.
@@ -177,14 +176,8 @@ async fn run(
 ) -> Result<(), Broken> {
     let mut alive = interval_at(Instant::now() + SIGN_OF_LIFE, SIGN_OF_LIFE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    if let Body::Chat(request) = body
-        && images::needs_fit(request)
-    {
-        let mut fitting = std::mem::take(&mut **request);
-        let fitted = tokio::task::spawn_blocking(move || images::fit(&mut fitting).map(|()| fitting));
-        **request = fitted
-            .await
-            .map_err(|_| RunnerError::internal("An image could not be converted."))??;
+    if let Body::Chat(request) = body {
+        **request = readable(std::mem::take(&mut **request)).await?;
     }
     let mut upstream = {
         let opened = open(cx, loaded, prediction, body);
