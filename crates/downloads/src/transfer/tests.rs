@@ -161,6 +161,13 @@ async fn a_cut_small_file_goes_on_where_it_was_cut() {
         case.assert_whole(&format!("cut at {after}"));
         let mut ranges = case.ranges();
         ranges.dedup();
+        let requests = case.origin.requests();
+        let continuing = requests.iter().filter(|request| request.range().is_some());
+        assert!(
+            continuing
+                .into_iter()
+                .all(|r| r.header("if-range").is_some_and(|tag| tag.starts_with('"')))
+        );
         let end = LENGTH - 1;
         let rest = Some(format!("bytes={after}-{end}"));
         let want = match after {
