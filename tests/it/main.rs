@@ -11,6 +11,7 @@ mod cut;
 mod idle;
 mod kill;
 mod listeners;
+mod llamacpp;
 mod lmstudio;
 mod reload;
 mod server;

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use router::{Lease, LeaseRequest, UpstreamBody, UpstreamRequest};
 
+use super::query;
 use crate::dispatch::{Cx, Granted};
 use crate::listener::Flavour;
 use crate::routes::{Dialect, Operation as Op};
@@ -204,6 +205,17 @@ pub(super) struct Wish {
     pub(super) ttl: Option<Duration>,
 }
 
+/// `?autoload=false`: only a loaded model answers (llama-server's router).
+fn autoload(cx: &Cx, parts: &Parts, entry: &ModelEntry) -> Result<(), RunnerError> {
+    let wanted = query(parts, "autoload").is_none_or(|value| matches!(value.as_str(), "" | "true" | "1"));
+    if wanted || cx.state().router.look(entry.instance_key()).is_some() {
+        return Ok(());
+    }
+    let mut error = RunnerError::new(ErrorKind::NotLoaded, "model is not loaded");
+    error.model = Some(entry.key.to_string());
+    Err(error)
+}
+
 /// Gets the right to one slot of the model's engine, loading it if need be.
 pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish: Wish) -> Result<Lease, RunnerError> {
     let request = lease_request(cx, parts, entry, wish)?;
@@ -236,6 +248,7 @@ pub(super) fn lease_request(
     entry: &Arc<ModelEntry>,
     wish: Wish,
 ) -> Result<LeaseRequest, RunnerError> {
+    autoload(cx, parts, entry)?;
     let jit = is_jit(cx);
     let mut keep_alive = wish.keep_alive;
     if jit {

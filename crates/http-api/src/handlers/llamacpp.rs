@@ -152,20 +152,7 @@ async fn look(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>) -> Result<Lease, 
     if let Some(look) = cx.state().router.look(entry.instance_key()) {
         return Ok(look);
     }
-    autoload(cx, parts, entry)?;
     lease(cx, parts, entry, any_mode(cx, entry)).await
-}
-
-/// `?autoload=false`: only a loaded model answers.
-fn autoload(cx: &Cx, parts: &Parts, entry: &ModelEntry) -> Result<(), RunnerError> {
-    let wanted = query(parts, "autoload").is_none_or(|value| matches!(value.as_str(), "" | "true" | "1"));
-    let loaded = || cx.state().router.look(entry.instance_key()).is_some();
-    if wanted || loaded() {
-        return Ok(());
-    }
-    let mut error = RunnerError::new(ErrorKind::NotLoaded, "model is not loaded");
-    error.model = Some(entry.key.to_string());
-    Err(error)
 }
 
 /// Whatever the model is loaded for will do.
@@ -298,7 +285,6 @@ async fn work(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
         work.suits(),
         work.path().trim_start_matches('/'),
     )?;
-    autoload(cx, parts, &entry)?;
     // Before anything is waited for: what is refused is refused at once.
     work.check(&peeked, 0)?;
     if work.mode() == Some(EngineMode::Completion) && peeked.stream()? {
