@@ -1,6 +1,6 @@
 //! Why an engine process ended, from its signal and last lines. Its exit code only says 0 or 1 (engine guide 2.1).
 
-use domain::{FailureReport, Level, without_paths};
+use domain::{FailureReport, Level, ModelEntry, ModelSource, without_paths};
 use supervisor::ExitReport;
 
 use crate::start::{Decoded, decode};
@@ -58,6 +58,32 @@ pub fn failure(exit: &ExitReport, phase: FailurePhase) -> FailureReport {
         signal: exit.signal,
         retryable: cause.retryable(),
     }
+}
+
+/// What the engine says of files whose tensors are not the ones it expects.
+const OTHER_LAYOUT: &[&str] = &[
+    "unknown model architecture",
+    "missing tensor",
+    "wrong number of tensors",
+    "check_tensor_dims",
+    "has wrong shape",
+    "error loading model hyperparameters",
+    "error loading model vocabulary",
+];
+
+/// Why `entry` did not start. Some models of Ollama's library are in a layout of Ollama's own (image parts inside the model
+/// file, own tensor names), which this engine refuses (Ollama contract 11): then the reason says so.
+pub fn start_failure(exit: &ExitReport, entry: &ModelEntry) -> FailureReport {
+    let mut report = failure(exit, FailurePhase::Starting);
+    let stored = matches!(entry.source, ModelSource::Store | ModelSource::OllamaStore);
+    let refused = failure_cause(exit, FailurePhase::Starting) == FailureCause::File;
+    if stored && refused && says(&lines(exit), OTHER_LAYOUT).is_some() {
+        report.reason.push_str(
+            " Some models of Ollama's library are kept in a layout of Ollama's own, which llama-server cannot load; a GGUF \
+             version from a hub (hf.co/…) works.",
+        );
+    }
+    report
 }
 
 /// The kind of fault alone.

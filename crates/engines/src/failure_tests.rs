@@ -238,3 +238,18 @@ fn words_of_single_requests_do_not_explain_a_crash() {
     );
     assert_eq!(failure_cause(&exit, FailurePhase::Running), FailureCause::Crash);
 }
+
+#[test]
+fn a_stored_model_in_another_layout_says_so() {
+    let exit = |line: &str| exit(Some(1), None, &[line, "main: exiting due to model loading error"]);
+    let wrong =
+        exit("llama_model_load: error loading model: done_getting_tensors: wrong number of tensors; expected 1, got 2");
+    let mut model = crate::test_entry::entry(&[]);
+    let reason = |model: &domain::ModelEntry, exit: &ExitReport| start_failure(exit, model).reason;
+    assert!(!reason(&model, &wrong).contains("Ollama"));
+    for source in [domain::ModelSource::Store, domain::ModelSource::OllamaStore] {
+        model.source = source;
+        assert!(reason(&model, &wrong).contains("layout of Ollama's own"));
+        assert!(!reason(&model, &exit("gguf_init_from_reader: failed to read header")).contains("Ollama"));
+    }
+}

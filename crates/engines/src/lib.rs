@@ -36,7 +36,7 @@ mod start;
 mod test_entry;
 
 pub use error::EngineError;
-pub use failure::{FailureCause, FailurePhase, failure, failure_cause};
+pub use failure::{FailureCause, FailurePhase, failure, failure_cause, start_failure};
 pub use launch::{Launch, launch};
 pub use locate::{EngineSettings, Engines, Source};
 pub use plan::{MemoryBudget, degrade, plan};

@@ -176,7 +176,7 @@ async fn start_with(
         }
         exit = child.wait() => {
             let out_of_memory = engines::failure_cause(&exit, FailurePhase::Starting) == FailureCause::OutOfMemory;
-            return Err(Failed { report: engines::failure(&exit, FailurePhase::Starting), out_of_memory });
+            return Err(Failed { report: engines::start_failure(&exit, &instance.model), out_of_memory });
         }
         ready = readiness => match ready {
             Ok(facts) => facts,
