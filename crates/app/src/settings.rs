@@ -37,6 +37,7 @@ pub(crate) fn router(config: &Config) -> RouterSettings {
         keep_alive: config.defaults.keep_alive,
         launch: config.defaults.launch(),
         jit_auto_evict: config.lmstudio.auto_evict,
+        jit_evict_to_fit: config.lmstudio.evict_to_fit,
         stall_timeout: seconds(supervisor.stall_timeout_seconds),
         watchdog: seconds(supervisor.watchdog_seconds),
         stop_grace: Duration::from_secs(supervisor.stop_grace_seconds),
@@ -219,7 +220,8 @@ mod tests {
     #[test]
     fn who_stays_loaded_after_a_just_in_time_load_is_configured() {
         assert!(router(&Config::default()).jit_auto_evict);
-        assert!(!router(&parse(r#"{"lmstudio": {"auto_evict": false}}"#)).jit_auto_evict);
+        let by_memory = router(&parse(r#"{"lmstudio": {"auto_evict": false, "evict_to_fit": true}}"#));
+        assert!(!by_memory.jit_auto_evict && by_memory.jit_evict_to_fit);
     }
 
     #[test]

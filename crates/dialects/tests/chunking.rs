@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dialects::anthropic::{Call, MessageStream, ReplyHead as MessageHead};
 use dialects::engine::{AnswerCollector, GenerationDecoder, Wire};
+use dialects::lmstudio_rest::v1::{ChatCall as V1ChatCall, ChatStream, DownloadCall, LoadCall, UnloadCall};
 use dialects::lmstudio_rest::{V0Facts, V0Stream};
 use dialects::ollama::{ChatCall, EmbedCall, GenerateCall, ReplyHead, ReplyStream, Shape, ShowCall};
 use dialects::{Clock, Transcoder};
@@ -66,6 +67,19 @@ fn run(mut transcoder: Box<dyn Transcoder>, chunks: &[&[u8]]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// LM Studio's own events and what they add up to.
+fn told(chunks: &[&[u8]]) -> String {
+    let mut events = ChatStream::new("m".into());
+    let mut out = Vec::new();
+    events.prompt_start(&mut out);
+    for chunk in chunks {
+        events.push(chunk, &mut out);
+    }
+    events.finish(&mut out);
+    events.end(&events.result(), &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 proptest! {
     #[test]
     fn any_chunking(which in 0..STREAMS.len(), cuts in prop::collection::vec(0usize..20_000, 0..40), end in 0usize..40_000) {
@@ -79,6 +93,7 @@ proptest! {
         for (whole, cut) in transcoders(wire).into_iter().zip(transcoders(wire)) {
             prop_assert_eq!(run(whole, &[stream]), run(cut, &pieces));
         }
+        prop_assert_eq!(told(&[stream]), told(&pieces));
         let mut whole = AnswerCollector::new(wire);
         whole.push(stream);
         let mut cut = AnswerCollector::new(wire);
@@ -96,6 +111,7 @@ proptest! {
         for transcoder in transcoders(wire) {
             run(transcoder, &[&broken]);
         }
+        told(&[&broken]);
         let mut events = Vec::new();
         let mut decoder = GenerationDecoder::new(wire);
         decoder.push(&broken, &mut events);
@@ -110,6 +126,10 @@ proptest! {
         let _ = EmbedCall::parse(body);
         let _ = EmbedCall::parse_legacy(body);
         let _ = ShowCall::parse(body);
+        let _ = V1ChatCall::parse(body);
+        let _ = LoadCall::parse(body);
+        let _ = UnloadCall::parse(body);
+        let _ = DownloadCall::parse(body);
         let _ = Call::parse(body);
         let _ = Call::parse_count(body);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use domain::{EventKind, FailureReport, InstanceId, ModelEntry, ModelKey, RunnerError};
+use engines::MemoryBudget;
 use scheduler::{Effect, Event, LeaseId, Limits, Scheduler, TicketId};
 use telemetry::LogRing;
 use tokio::sync::{Notify, oneshot};
@@ -148,6 +149,28 @@ impl Core {
         let limits = limits(&settings);
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.dispatch(Event::SetLimits(limits));
+    }
+
+    /// Do just-in-time models leave by memory?
+    pub(crate) fn fits_by_memory(&self) -> bool {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.jit_evict_to_fit && !settings.jit_auto_evict
+    }
+
+    /// Bytes for engines, of the machine and of its GPUs, less what is to be left to other programs.
+    pub(crate) fn free_memory(&self) -> u64 {
+        let budget = self.budget();
+        budget.ram_available.saturating_add(budget.vram_free)
+    }
+
+    /// Measured now.
+    pub(crate) fn budget(&self) -> MemoryBudget {
+        let reserve = self.settings().memory_reserve;
+        let gpus = self.deps.hardware.gpus();
+        MemoryBudget {
+            ram_available: self.deps.hardware.memory().available.saturating_sub(reserve),
+            vram_free: gpus.iter().filter_map(|gpu| gpu.free).sum(),
+        }
     }
 
     pub(crate) fn log_ring(&self, key: &ModelKey) -> LogRing {

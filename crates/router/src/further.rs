@@ -163,7 +163,7 @@ impl Router {
         catalog.resolve_loaded(name, |entry| self.is_in_use(entry.instance_key()))
     }
 
-    fn is_in_use(&self, key: &ModelKey) -> bool {
+    pub(crate) fn is_in_use(&self, key: &ModelKey) -> bool {
         !matches!(self.status(key).0, ModelState::Unloaded | ModelState::Failed(_))
     }
 

@@ -9,6 +9,7 @@
 
 mod announcer;
 mod core;
+mod fit;
 mod further;
 mod instance;
 mod lease;

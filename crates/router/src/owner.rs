@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::{EngineMode, FailureReport, LoadedLaunch, RunnerError};
-use engines::{EngineBinary, FailureCause, FailurePhase, MemoryBudget, ReadyFacts, StartSignal, StartWatch};
+use engines::{EngineBinary, FailureCause, FailurePhase, ReadyFacts, StartSignal, StartWatch};
 use http::{HeaderMap, Method};
 use scheduler::Event;
 use supervisor::{Child, ChildSpec, ExitReport, OutputLine};
@@ -90,7 +90,8 @@ async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<(Child, Loa
             plain(RunnerError::from(&error).message, false)
         })?,
     };
-    let mut launch = engines::plan(&instance.model, &instance.options, &budget(core));
+    // Measured now: the old process has been reaped before this start was allowed (promise R11).
+    let mut launch = engines::plan(&instance.model, &instance.options, &core.budget());
     let mut attempt = 0;
     loop {
         match start_with(core, instance, &binary, &mut launch, &mut wish).await {
@@ -115,16 +116,6 @@ async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<(Child, Loa
                 }
             }
         }
-    }
-}
-
-/// Measured now: the old process has been reaped before this start was allowed (promise R11).
-fn budget(core: &Core) -> MemoryBudget {
-    let reserve = core.settings().memory_reserve;
-    let gpus = core.deps.hardware.gpus();
-    MemoryBudget {
-        ram_available: core.deps.hardware.memory().available.saturating_sub(reserve),
-        vram_free: gpus.iter().filter_map(|gpu| gpu.free).sum(),
     }
 }
 

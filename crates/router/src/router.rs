@@ -60,6 +60,9 @@ impl Router {
     /// `Overloaded`, `NotLoaded`, `EngineFailed` with the reason, `ShuttingDown`, or `Cancelled` when the model was
     /// unloaded meanwhile.
     pub async fn lease(&self, request: LeaseRequest) -> Result<Lease, RunnerError> {
+        if request.jit && self.core.fits_by_memory() && !self.is_in_use(request.model.instance_key()) {
+            self.make_fit(&request.model, &request.launch).await;
+        }
         self.core.lease(request).await
     }
 

@@ -21,6 +21,9 @@ pub struct RouterSettings {
     pub launch: LaunchOptions,
     /// A just-in-time load of the LM Studio port makes every other just-in-time model leave first (`lmstudio.auto_evict`).
     pub jit_auto_evict: bool,
+    /// Without `jit_auto_evict`: a just-in-time load that would not fit into memory makes idle just-in-time models leave
+    /// (`lmstudio.evict_to_fit`).
+    pub jit_evict_to_fit: bool,
     /// A load without output and without memory growth for this long is given up (promise R8).
     pub stall_timeout: Duration,
     /// Running requests without a byte for this long lead to a probe, and a silent engine is replaced (promise R9).
@@ -43,6 +46,7 @@ impl Default for RouterSettings {
             keep_alive: KeepAlive::For(Duration::from_mins(5)),
             launch: LaunchOptions::default(),
             jit_auto_evict: true,
+            jit_evict_to_fit: false,
             stall_timeout: Duration::from_mins(2),
             watchdog: Duration::from_mins(3),
             stop_grace: Duration::from_secs(10),

@@ -41,6 +41,9 @@ pub struct LmStudio {
     pub jit: bool,
     /// Before loading a model just in time, unload the other models that were loaded so.
     pub auto_evict: bool,
+    /// With `auto_evict` off: before loading a model just in time that would not fit into memory, unload idle models that
+    /// were loaded so, least recently used first.
+    pub evict_to_fit: bool,
     /// Seconds without requests after which a model loaded just in time is unloaded.
     pub default_ttl: u64,
     /// Ask for an API key on this port.
@@ -103,6 +106,7 @@ impl Default for LmStudio {
         Self {
             jit: true,
             auto_evict: true,
+            evict_to_fit: false,
             default_ttl: 3600,
             require_auth: false,
             sdk_discovery: true,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use domain::{ErrorKind, EventKind, KeepAlive, LaunchOptions, ModelState, RequestPhase};
-use router::RouterSettings;
+use router::{LeaseRequest, RouterSettings};
 use serde_json::json;
 use testkit::{ProcessId, Recorded, stub_marks};
 use tokio::task::JoinSet;
@@ -343,5 +343,36 @@ async fn leasing_a_loaded_model_is_quick() {
     times.sort_unstable();
     println!("lease and release: p10 {:?}, p50 {:?}", times[200], times[1000]);
     assert!(times[1000] < Duration::from_micros(300), "{:?}", times[1000]);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_models_leave_only_when_the_next_would_not_fit() {
+    let by_memory = |memory_reserve| RouterSettings {
+        jit_auto_evict: false,
+        jit_evict_to_fit: true,
+        memory_reserve,
+        ..RouterSettings::default()
+    };
+    let rig = Rig::new(by_memory(0));
+    let jit = |model| LeaseRequest {
+        jit: true,
+        ..ask(model)
+    };
+    let (a, b, c) = (rig.model("a", &[]), rig.model("b", &[]), rig.model("c", &[]));
+    let named = rig.model("named", &[]);
+    rig.router
+        .load(named.clone(), LaunchOptions::default(), None, true)
+        .await
+        .unwrap();
+    drop(rig.router.lease(jit(&a)).await.unwrap());
+    let busy = rig.router.lease(jit(&b)).await.unwrap();
+    assert!(rig.view(&a).is_some(), "there is room for all");
+    // Nothing is left: the idle one goes, the busy one and the one loaded by name stay.
+    rig.router.apply(by_memory(u64::MAX));
+    drop(rig.router.lease(jit(&c)).await.unwrap());
+    assert!(rig.view(&a).is_none());
+    assert!(rig.view(&b).is_some() && rig.view(&named).is_some());
+    drop(busy);
     rig.end().await;
 }
