@@ -23,6 +23,38 @@ pub enum CompletionPlan {
     Infill(Box<CompletionRequest>, CompletionShape),
 }
 
+impl CompletionPlan {
+    /// The changes for a route whose answers are not shaped (LM Studio's old one).
+    ///
+    /// # Errors
+    /// `InvalidRequest` for what would need shaping.
+    pub fn relayed(self) -> Result<Edits, RunnerError> {
+        match self {
+            Self::Relay(edits) => Ok(edits),
+            Self::Shaped(edits, shape) if shape.echo.is_none() => Ok(edits),
+            Self::Shaped(..) => Err(unsupported(
+                "echo",
+                "'echo' is not supported on this route; use /v1/completions.",
+            )),
+            Self::Infill(..) => Err(unsupported(
+                "suffix",
+                "'suffix' is not supported on this route; use /v1/completions.",
+            )),
+        }
+    }
+
+    /// The changes for a route whose answers are shaped.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a gap, which the engine fills on another route.
+    pub fn shaped(self) -> Result<Edits, RunnerError> {
+        match self {
+            Self::Relay(edits) | Self::Shaped(edits, _) => Ok(edits),
+            plan @ Self::Infill(..) => plan.relayed(),
+        }
+    }
+}
+
 /// What is added to an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CompletionShape {
@@ -97,14 +129,6 @@ pub fn completion_plan(body: &[u8], peeked: &Peeked<'_>) -> Result<CompletionPla
         edits.push((Key::Logprobs, b"1".to_vec()));
     }
     Ok(CompletionPlan::Shaped(edits, shape))
-}
-
-/// `suffix` on a route that relays only (LM Studio's old one).
-pub fn no_suffix() -> RunnerError {
-    unsupported(
-        "suffix",
-        "'suffix' is not supported on this route; use /v1/completions.",
-    )
 }
 
 fn flag(peeked: &Peeked<'_>, key: Key) -> Result<bool, RunnerError> {

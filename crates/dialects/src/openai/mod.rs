@@ -20,7 +20,7 @@ pub mod responses;
 
 pub(crate) use check::common;
 pub use check::{Edits, answers, check_chat, check_completion, check_embeddings, check_rerank, too_many_answers};
-pub use completion::{CompletionPlan, CompletionShape, Prompt, completion_plan, no_suffix};
+pub use completion::{CompletionPlan, CompletionShape, Prompt, completion_plan};
 pub use completion_stream::{InfillHead, InfillStream, ShapedStream, shape_completion};
 pub use defaults::{Additions, additions};
 pub use embeddings::Cut;

@@ -23,11 +23,15 @@ fn run(name: &str, body: &[u8]) -> Result<Outcome, RunnerError> {
     let mut edits = if name.starts_with("chat") {
         openai::check_chat(&peeked)?
     } else if name.starts_with("completion") {
-        match openai::completion_plan(body, &peeked)? {
-            CompletionPlan::Relay(edits) | CompletionPlan::Shaped(edits, _) => edits,
+        let plan = openai::completion_plan(body, &peeked)?;
+        // LM Studio's old route shapes nothing.
+        let shapes = !matches!(plan, CompletionPlan::Relay(_)) && !name.ends_with("logprobs");
+        assert_eq!(plan.clone().relayed().is_err(), shapes, "{name}");
+        match plan {
             CompletionPlan::Infill(request, _) => {
                 return engine::infill_body(&request, Limits::default()).map(Outcome::Body);
             }
+            plan => plan.shaped()?,
         }
     } else {
         let edits = openai::check_embeddings(&peeked)?;

@@ -70,6 +70,8 @@ pub(super) fn options(cx: &Cx, bare: bool) -> ModelListOptions {
 pub(super) enum Work {
     Chat,
     Completion,
+    /// A completion whose answer is shaped on its way.
+    Shaped,
     /// A completion of text on both sides of a gap.
     Infill,
     Embeddings,
@@ -79,7 +81,7 @@ pub(super) enum Work {
 impl Work {
     fn mode(self) -> EngineMode {
         match self {
-            Self::Chat | Self::Completion | Self::Infill => EngineMode::Completion,
+            Self::Chat | Self::Completion | Self::Shaped | Self::Infill => EngineMode::Completion,
             Self::Embeddings => EngineMode::Embedding,
             Self::Rerank => EngineMode::Rerank,
         }
@@ -88,7 +90,7 @@ impl Work {
     fn path(self) -> &'static str {
         match self {
             Self::Chat => engine::CHAT,
-            Self::Completion => "/v1/completions",
+            Self::Completion | Self::Shaped => "/v1/completions",
             Self::Infill => engine::INFILL,
             Self::Embeddings => engine::EMBEDDINGS,
             Self::Rerank => "/v1/rerank",
@@ -98,10 +100,8 @@ impl Work {
     fn check(self, body: &[u8], peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
         match self {
             Self::Chat => openai::check_chat(peeked),
-            Self::Completion => match openai::completion_plan(body, peeked)? {
-                CompletionPlan::Relay(edits) | CompletionPlan::Shaped(edits, _) => Ok(edits),
-                CompletionPlan::Infill(..) => Err(openai::no_suffix()),
-            },
+            Self::Completion => openai::completion_plan(body, peeked)?.relayed(),
+            Self::Shaped => openai::completion_plan(body, peeked)?.shaped(),
             Self::Infill => Ok(Edits::new()),
             Self::Embeddings => {
                 let mut edits = openai::check_embeddings(peeked)?;
@@ -174,10 +174,10 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
         CompletionPlan::Infill(request, shape) => return Box::pin(infill(cx, parts, body, *request, shape)).await,
         CompletionPlan::Shaped(_, shape) => shape,
     };
-    let prepared = prepare(cx, parts, body, Work::Completion).await?;
+    let prepared = prepare(cx, parts, body, Work::Shaped).await?;
     let calls = EngineCalls::new(cx, &prepared.lease);
     let echo = echoed(&calls, shape.echo.clone().unwrap_or_default()).await?;
-    let response = calls.send(Work::Completion.path(), prepared.body).await?;
+    let response = calls.send(Work::Shaped.path(), prepared.body).await?;
     let mut answer = if relay::is_event_stream(response.headers()) {
         let coder = ShapedStream::new(&shape, echo, error_form(cx));
         relay::translated(response.into_body(), coder, Rendered::SSE).await?
@@ -336,7 +336,7 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
     match work {
         Work::Chat => require(&target.entry, name, &[Capability::Chat, Capability::Completion], "chat")?,
         Work::Infill => require(&target.entry, name, &[Capability::Insert], "insert")?,
-        Work::Completion => require(
+        Work::Completion | Work::Shaped => require(
             &target.entry,
             name,
             &[Capability::Completion, Capability::Chat],
@@ -351,7 +351,7 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
         Work::Rerank => require(&target.entry, name, &[Capability::Rerank], "reranking")?,
     }
     let mut edits = work.check(&body, &peeked)?;
-    let additions = if matches!(work, Work::Chat | Work::Completion) {
+    let additions = if matches!(work, Work::Chat | Work::Completion | Work::Shaped) {
         let profile = &target.entry.profile;
         openai::additions(&peeked, profile, cx.flavour() == Flavour::Ollama, &mut edits)?
     } else {
@@ -366,7 +366,7 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
         ttl: peeked.ttl()?,
     };
     let answers = openai::answers(&peeked)?;
-    if stream && matches!(work, Work::Chat | Work::Completion | Work::Infill) {
+    if stream && work.mode() == EngineMode::Completion {
         cx.will_stream(error_form(cx))?;
     }
     let mut members = additions.members;
@@ -383,7 +383,7 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
     let lease = lease(cx, parts, &target.entry, wish).await?;
     // Each answer of one request takes a slot of the engine's.
     let parallel = lease.launch().parallel.max(1);
-    if answers > parallel && matches!(work, Work::Chat | Work::Completion) {
+    if answers > parallel && work.mode() == EngineMode::Completion {
         return Err(openai::too_many_answers(parallel));
     }
     Ok(Prepared { target, lease, body })
