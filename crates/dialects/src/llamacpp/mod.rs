@@ -9,4 +9,7 @@ mod router;
 pub use check::{check_native, check_template};
 pub use error::{error, error_value, passes};
 pub use metrics::{EngineMetrics, Exposition, metrics};
-pub use router::{ModelChanges, RouterFacts, engine_props, load_reply, model_of_call, router_props, unload_reply};
+pub use router::{
+    ModelChanges, RouterFacts, download_name, engine_props, load_reply, model_of_call, repository, router_props,
+    success, unload_reply,
+};

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use domain::{EventKind, InstanceView, JobState, ModelState, RunnerError};
+use domain::{EventKind, InstanceView, JobState, JobView, ModelState, RunnerError};
 use serde_json::{Map, Value, json};
 
 use crate::{json::to_vec, sse};
@@ -18,6 +18,37 @@ pub fn model_of_call(body: &[u8]) -> Result<String, RunnerError> {
         Some(name) if !name.is_empty() => Ok(name.to_owned()),
         _ => Err(RunnerError::invalid("model must be a non-empty string").param("model")),
     }
+}
+
+/// `owner/repo[:quantization]`, the name a download has in the router.
+///
+/// # Errors
+/// `InvalidRequest` when it names no repository.
+pub fn repository(name: &str) -> Result<(String, Option<String>), RunnerError> {
+    let (repo, quant) = match name.split_once(':') {
+        Some((repo, quant)) => (repo, Some(quant.to_owned()).filter(|quant| !quant.is_empty())),
+        None => (name, None),
+    };
+    if repo.split('/').filter(|part| !part.is_empty()).count() != 2 {
+        return Err(RunnerError::invalid(
+            "model must be the name of a repository: owner/name or owner/name:quantization",
+        )
+        .param("model"));
+    }
+    Ok((repo.to_owned(), quant))
+}
+
+/// What the router calls a download.
+pub fn download_name(job: &JobView) -> String {
+    match &job.quantization {
+        Some(quant) if !job.name.contains(':') => format!("{}:{quant}", job.name),
+        _ => job.name.clone(),
+    }
+}
+
+/// `{"success": true}`.
+pub fn success() -> Vec<u8> {
+    to_vec(&json!({"success": true}))
 }
 
 /// Answer of `/models/load`.
@@ -102,7 +133,7 @@ impl ModelChanges {
             }
             EventKind::CatalogChanged { .. } => frame(&json!({"model": "*", "event": "models_reload"}), out),
             EventKind::Download { job } => {
-                let name = job.model.as_deref().unwrap_or(&job.name);
+                let name = download_name(job);
                 let event = match job.state {
                     JobState::Completed => "download_finished",
                     JobState::Failed | JobState::Cancelled => "download_failed",

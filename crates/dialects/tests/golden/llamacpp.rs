@@ -101,6 +101,19 @@ fn loads_are_asked_for_in_two_forms() {
 }
 
 #[test]
+fn downloads_are_named_by_repository() {
+    assert_eq!(
+        llamacpp::repository("a/b:Q8_0").unwrap(),
+        ("a/b".into(), Some("Q8_0".into()))
+    );
+    assert_eq!(llamacpp::repository("a/b").unwrap(), ("a/b".into(), None));
+    for name in ["b", "/b", "a/b/c", "http://a/b:c"] {
+        assert!(llamacpp::repository(name).is_err(), "{name}");
+    }
+    assert_eq!(llamacpp::success(), br#"{"success":true}"#);
+}
+
+#[test]
 fn events() {
     let mut instance = views()[0].instance.clone().unwrap();
     let mut changes = ModelChanges::default();

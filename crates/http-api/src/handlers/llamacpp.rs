@@ -10,6 +10,7 @@ use dialects::{Rendered, anthropic, engine};
 use domain::{
     Capability, EngineMode, ErrorKind, InstanceView, LaunchOptions, ModelEntry, ModelState, RequestPhase, RunnerError,
 };
+use downloads::Source;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response};
@@ -36,6 +37,7 @@ const MAX_FACTS: usize = 4 << 20;
 pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     match cx.route.operation {
         Op::LlamaHealth => Ok(health(cx)),
+        Op::LlamaDownload => download(cx, body).await,
         Op::LlamaLoad => load(cx, body).await,
         Op::LlamaUnload => unload(cx, body).await,
         Op::LlamaModelEvents => Ok(super::model_events::events(cx)),
@@ -101,9 +103,31 @@ async fn load(cx: &Cx, body: Incoming) -> Answer {
     Ok(json(cx.route.dialect, llamacpp::load_reply(&name)))
 }
 
-/// `POST /models/unload`: running answers end first, as with `/v1/models/{id}/stop`.
+/// `POST /models`: answers when it is known what there is to fetch, the events tell the rest.
+async fn download(cx: &Cx, body: Incoming) -> Answer {
+    let name = llamacpp::model_of_call(&cx.collect(body).await?)?;
+    if known(cx, &name).is_some() {
+        return Err(RunnerError::invalid(format!("model '{name}' already exists")).param("model"));
+    }
+    let (repo, file_or_quant) = llamacpp::repository(&name)?;
+    let source = Source::Hub { repo, file_or_quant };
+    cx.state().downloads.start_job(source).await?.planned().await?;
+    Ok(json(cx.route.dialect, llamacpp::success()))
+}
+
+/// `POST /models/unload`: running answers end first, as with `/v1/models/{id}/stop`. Of a model that is being downloaded: the
+/// download ends.
 async fn unload(cx: &Cx, body: Incoming) -> Answer {
     let name = llamacpp::model_of_call(&cx.collect(body).await?)?;
+    let downloads = &cx.state().downloads;
+    let coming = downloads.jobs().into_iter().find(|job| {
+        let view = job.view();
+        !view.state.is_final() && llamacpp::download_name(&view) == name
+    });
+    if let Some(job) = coming {
+        downloads.cancel(&job.id()).await?;
+        return Ok(json(cx.route.dialect, llamacpp::unload_reply(&name)));
+    }
     let entry = known(cx, &name).ok_or_else(|| not_found(cx, &name))?;
     let router = &cx.state().router;
     let key = entry.instance_key();

@@ -88,6 +88,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         | Op::LlamaSetLoraAdapters
         | Op::LlamaEmbedding
         | Op::LlamaHealth
+        | Op::LlamaDownload
         | Op::LlamaLoad
         | Op::LlamaUnload
         | Op::LlamaModelEvents => Box::pin(llamacpp::run(cx, parts, body)).await,

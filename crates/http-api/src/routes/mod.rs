@@ -156,6 +156,7 @@ pub enum Operation {
     LlamaSetLoraAdapters,
     LlamaEmbedding,
     LlamaHealth,
+    LlamaDownload,
     LlamaLoad,
     LlamaUnload,
     LlamaModelEvents,
@@ -210,5 +211,7 @@ pub struct Route {
     pub summary: &'static str,
 }
 
+#[cfg(test)]
+mod coverage;
 #[cfg(test)]
 mod tests;
