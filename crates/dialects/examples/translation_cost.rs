@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use dialects::engine::Wire;
 use dialects::lmstudio_rest::{V0Facts, V0Stream};
 use dialects::ollama::{ReplyHead, ReplyStream, Shape};
-use dialects::openai::RelayTail;
+use dialects::openai::responses::{Defaults, ResponseHead, ResponseStream, ResponsesCall};
+use dialects::openai::{NamedReasoning, ReasoningName, RelayTail, StreamErrorForm};
 use dialects::{Clock, Transcoder, peek};
 
 const EVENTS: usize = 2000;
@@ -56,6 +57,13 @@ fn main() -> std::io::Result<()> {
     };
     let chat = translate(&|| Box::new(ReplyStream::new(Shape::Chat, Wire::Chat, &head)), &mut out);
     let v0 = translate(&|| Box::new(V0Stream::new(V0Facts::default(), clock.clone())), &mut out);
+    let call = ResponsesCall::parse(br#"{"input":"x"}"#, Defaults::default()).map_err(std::io::Error::other)?;
+    let response_head = ResponseHead::new(&call, &"0".repeat(48), "tiny-chat", clock.clone());
+    let responses = translate(&|| Box::new(ResponseStream::new(response_head.clone(), false)), &mut out);
+    let named = translate(
+        &|| Box::new(NamedReasoning::new(ReasoningName::Both, StreamErrorForm::OpenAi)),
+        &mut out,
+    );
     let relay = best(|| {
         out.clear();
         let mut tail = RelayTail::new();
@@ -79,6 +87,8 @@ fn main() -> std::io::Result<()> {
     writeln!(stdout, "  relay (watch and copy)      {:8.1}", per_event(relay))?;
     writeln!(stdout, "  ollama chat (to NDJSON)     {:8.1}", per_event(chat))?;
     writeln!(stdout, "  lm studio v0 (SSE to SSE)   {:8.1}", per_event(v0))?;
+    writeln!(stdout, "  openai responses            {:8.1}", per_event(responses))?;
+    writeln!(stdout, "  openai chat, reasoning named {:7.1}", per_event(named))?;
     writeln!(
         stdout,
         "body of {} bytes: peek {:.0} us, copy {:.0} us, ratio {:.2}",

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use testkit::{Recorded, read_record};
 
-use crate::harness::{Reply, Server, call, drain, get, open, patiently, post, with_engine, with_stub};
+use crate::harness::{Engine, Reply, Server, Setup, call, drain, get, open, patiently, post, with_engine, with_stub};
 
 fn ask(input: &str) -> Value {
     json!({"model": "tiny-chat", "input": input, "temperature": 0})
@@ -256,8 +256,7 @@ async fn llama_server_answers_in_items() {
 
     let mut result =
         json!({"model": "tiny-chat", "temperature": 0, "tools": weather, "previous_response_id": answer["id"]});
-    result["input"] =
-        json!([{"type": "function_call_output", "call_id": item["call_id"], "output": "sunny"}]);
+    result["input"] = json!([{"type": "function_call_output", "call_id": item["call_id"], "output": "sunny"}]);
     let told = post_to(&server, &result).await.json();
     assert!(
         told["output"][0]["content"][0]["text"]
@@ -424,4 +423,45 @@ async fn answers_gaps_echoes_and_cut_vectors() {
         );
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lm_studio_puts_reasoning_where_it_is_told() {
+    use config::ReasoningField;
+    for (field, members) in [
+        (ReasoningField::Auto, ["reasoning_content"].as_slice()),
+        (ReasoningField::ReasoningContent, &["reasoning_content"]),
+        (ReasoningField::Reasoning, &["reasoning"]),
+        (ReasoningField::Inline, &[]),
+    ] {
+        let mut setup = Setup {
+            engine: Engine::Real,
+            ..Setup::default()
+        };
+        setup.settings.lmstudio_port.reasoning_field = field;
+        let server = Server::start(setup).await;
+        // LM Studio's clients send -1 for "until the end".
+        let body = |stream: bool| {
+            json!({"model": "tiny-chat", "temperature": 0, "max_tokens": -1, "stream": stream,
+                "messages": [{"role": "user", "content": "Think: what is 3 times 4?"}]})
+        };
+        let whole = post(server.lmstudio, "/v1/chat/completions", &body(false)).await;
+        assert_eq!(whole.status, 200, "{}", whole.text());
+        let message = whole.json()["choices"][0]["message"].clone();
+        let streamed = post(server.lmstudio, "/v1/chat/completions", &body(true)).await;
+        let deltas: Vec<Value> = testkit::sse_events(&streamed.body)
+            .iter()
+            .filter_map(|event| serde_json::from_str::<Value>(event).ok())
+            .map(|event| event["choices"][0]["delta"].clone())
+            .collect();
+        for member in ["reasoning", "reasoning_content"] {
+            let expected = members.contains(&member);
+            assert_eq!(message.get(member).is_some(), expected, "{field:?}: {message}");
+            let said: String = deltas.iter().filter_map(|delta| delta[member].as_str()).collect();
+            assert_eq!(said.contains("3 times 4"), expected, "{field:?} {member}");
+        }
+        let text = message["content"].as_str().unwrap();
+        assert_eq!(text.contains("<think>"), members.is_empty(), "{text}");
+        server.stop().await;
+    }
 }
