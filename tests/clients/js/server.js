@@ -1,6 +1,6 @@
 // A real LlamaRunner with a real llama-server, on free ports and in a throw-away home.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, mkdirSync, readdirSync, existsSync, rmSync } from 'node:fs';
+import { mkdtempSync, mkdirSync, readdirSync, existsSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -15,10 +15,14 @@ function enginePath() {
   return built.at(-1);
 }
 
-/** Starts the server and resolves with its addresses and a stop function. */
-export async function start() {
+/** Starts the server and resolves with its addresses and a stop function. `config`: its configuration. */
+export async function start({ config } = {}) {
   const home = mkdtempSync(join(tmpdir(), 'llama-runner-js-'));
   mkdirSync(join(home, 'run'), { mode: 0o700 });
+  if (config) {
+    mkdirSync(join(home, 'config/llama-runner'), { recursive: true });
+    writeFileSync(join(home, 'config/llama-runner/config.json'), JSON.stringify(config));
+  }
   const binary = process.env.LLAMA_RUNNER_BIN || join(root, 'target/debug/llama-runner');
   const child = spawn(binary, ['serve', '--ollama-port', '0', '--lmstudio-port', '0', '--management-port', '0',
     '--models-dir', join(root, 'crates/testkit/fixtures/models')], {
@@ -47,6 +51,29 @@ export async function start() {
       const code = await exited;
       rmSync(home, { recursive: true, force: true });
       return code;
+    },
+  };
+}
+
+/** A fake Ollama registry on loopback (`fake-origin` of testkit); `config` is what a server needs to ask it. */
+export async function startOrigin() {
+  const binary = process.env.FAKE_ORIGIN_BIN || join(root, 'target/debug/fake-origin');
+  // It ends with its standard input, so also with us.
+  const child = spawn(binary, [], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const exited = new Promise((done) => child.once('exit', (code) => done(code)));
+  const lines = createInterface({ input: child.stdout });
+  const ready = await new Promise((done) => lines.once('line', (line) => done(JSON.parse(line))));
+  return {
+    host: ready.host,
+    config: { downloads: { huggingface_base_url: ready.url, ollama_registry_base_url: ready.url, allow_private_hosts: true } },
+    /** Adds `models`, `repos`, `faults` (see testkit's OriginSetup). */
+    async setUp(setup) {
+      const answer = await fetch(`${ready.url}/__fake/setup`, { method: 'POST', body: JSON.stringify(setup) });
+      if (!answer.ok) throw new Error(await answer.text());
+    },
+    stop() {
+      child.stdin.end();
+      return exited;
     },
   };
 }
