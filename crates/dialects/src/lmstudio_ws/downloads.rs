@@ -65,33 +65,99 @@ pub fn search_results(repositories: &[String], exact: Option<&str>) -> Value {
     json!({"results": results})
 }
 
-/// Download options: quantization, file name and size of each, and whether it fits into this many bytes of memory.
-pub fn download_options(repository: &str, files: &[(Option<String>, String, u64)], memory: u64) -> Value {
-    let recommended = files
+/// One way to download a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadOption {
+    /// Quantization label; none: the file name has none.
+    pub quantization: Option<String>,
+    /// File name, of a split model the first part's.
+    pub file: String,
+    /// Bytes in all.
+    pub size: u64,
+    /// What is taken when nothing is said.
+    pub recommended: bool,
+}
+
+/// Memory that a model may fill, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Of all GPUs.
+    pub gpu: u64,
+    /// Of the machine.
+    pub ram: u64,
+}
+
+impl Room {
+    fn estimate(self, size: u64) -> &'static str {
+        if size <= self.gpu {
+            "fullGPUOffload"
+        } else if self.gpu > 0 && size <= self.gpu.saturating_add(self.ram) {
+            "partialGPUOffload"
+        } else if size <= self.ram {
+            "fitWithoutGPU"
+        } else {
+            "willNotFit"
+        }
+    }
+}
+
+/// The result of `getModelDownloadOptions`.
+pub fn download_options(repository: &str, options: &[DownloadOption], room: Room) -> Value {
+    let results: Vec<Value> = options
         .iter()
-        .position(|(quantization, _, size)| *size <= memory && quantization.as_deref() == Some("Q4_K_M"))
-        .or_else(|| files.iter().position(|(_, _, size)| *size <= memory));
-    let results: Vec<Value> = files
-        .iter()
-        .enumerate()
-        .map(|(at, (quantization, name, size))| {
-            let path = format!("{repository}/{name}");
+        .map(|given| {
+            let path = format!("{repository}/{}", given.file);
             let mut option = json!({
-                "name": name,
-                "sizeBytes": size,
-                "fitEstimation": if *size <= memory { "fitWithoutGPU" } else { "willNotFit" },
+                "name": given.file,
+                "sizeBytes": given.size,
+                "fitEstimation": room.estimate(given.size),
                 "downloadIdentifier": path,
                 "indexedModelIdentifier": path,
                 "compatibilityType": "gguf",
             });
-            if let Some(quantization) = quantization {
+            if let Some(quantization) = &given.quantization {
                 option["quantization"] = quantization.as_str().into();
             }
-            if recommended == Some(at) {
+            if given.recommended {
                 option["recommended"] = true.into();
             }
             option
         })
         .collect();
     json!({"results": results})
+}
+
+/// Repository and file of a download identifier.
+pub fn download_target(identifier: &str) -> Option<(&str, &str)> {
+    let (owner, rest) = identifier.split_once('/')?;
+    let (name, file) = rest.split_once('/')?;
+    let known = !owner.is_empty() && !name.is_empty() && !file.is_empty();
+    known.then(|| (&identifier[..owner.len() + 1 + name.len()], file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        assert_eq!(download_target("a/b/c.gguf"), Some(("a/b", "c.gguf")));
+        assert_eq!(download_target("a/b/q4/c.gguf"), Some(("a/b", "q4/c.gguf")));
+        for bad in ["", "a", "a/b", "a//c", "/b/c", "a/b/"] {
+            assert_eq!(download_target(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn rooms() {
+        let room = Room { gpu: 10, ram: 20 };
+        for (size, word) in [(10, "fullGPUOffload"), (30, "partialGPUOffload"), (31, "willNotFit")] {
+            assert_eq!(room.estimate(size), word);
+        }
+        let without = Room { gpu: 0, ram: 20 };
+        assert_eq!(
+            (without.estimate(20), without.estimate(21)),
+            ("fitWithoutGPU", "willNotFit")
+        );
+    }
 }

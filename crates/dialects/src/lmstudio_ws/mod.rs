@@ -17,7 +17,9 @@ mod prediction;
 mod requests;
 
 pub use config::{KvConfig, KvStack, LoadWish, load_config, load_wish};
-pub use downloads::{DownloadStep, download_options, download_step, search_results};
+pub use downloads::{
+    DownloadOption, DownloadStep, Room, download_options, download_step, download_target, search_results,
+};
 pub use error::WireError;
 pub use files::file_type;
 pub use frames::{

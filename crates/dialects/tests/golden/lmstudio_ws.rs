@@ -336,15 +336,21 @@ fn downloads_and_logs() {
         DownloadStep::Nothing => Value::Null,
     })
     .collect();
-    let files = [
-        (Some("Q4_K_M".to_owned()), "a-Q4_K_M.gguf".to_owned(), 100),
-        (Some("F16".to_owned()), "a-F16.gguf".to_owned(), 400),
-        (None, "b.gguf".to_owned(), 50),
+    let option = |quantization: Option<&str>, file: &str, size: u64| ws::DownloadOption {
+        quantization: quantization.map(str::to_owned),
+        file: file.to_owned(),
+        size,
+        recommended: quantization == Some("Q4_K_M"),
+    };
+    let options = [
+        option(Some("Q4_K_M"), "a-Q4_K_M.gguf", 100),
+        option(Some("F16"), "a-F16.gguf", 400),
+        option(None, "b.gguf", 50),
     ];
     let all = json!({
         "steps": steps,
         "search": ws::search_results(&["a/b".into(), "c/d".into()], Some("C/d")),
-        "options": ws::download_options("a/b", &files, 200),
+        "options": ws::download_options("a/b", &options, ws::Room { gpu: 60, ram: 200 }),
         "logs": [
             ws::input_log(START_MS, "prompt", "acme/x.gguf", "x"),
             ws::log_line(START_MS, Level::Warn, "line", None),

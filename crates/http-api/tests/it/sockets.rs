@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode};
 use http_api::{ApiSettings, ConnectionLimits};
 use serde_json::{Value, json};
-use testkit::{Recorded, read_record};
+use testkit::{FakeOrigin, HubRepo, OriginFault, Recorded, read_record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -969,5 +969,104 @@ async fn bytes_after_the_upgrade_are_frames_not_http() {
     )
     .await;
     assert_eq!(refused.status, StatusCode::UPGRADE_REQUIRED);
+    server.stop().await;
+}
+
+fn tiny(name: &str) -> Vec<u8> {
+    std::fs::read(testkit::models_dir().join(name)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_and_downloads() {
+    let origin = FakeOrigin::start().await.unwrap();
+    origin.add_hub_repo(
+        "acme/Small-GGUF",
+        HubRepo::new()
+            .lfs("Small-Q4_K_M.gguf", tiny("tiny-chat.gguf"))
+            .lfs("Small-F16.gguf", tiny("tiny-chat.gguf")),
+    );
+    let server = Server::start(Setup {
+        origin: Some(origin.url()),
+        ..Setup::default()
+    })
+    .await;
+    let mut client = Client::open(server.lmstudio, "/repository").await;
+    let found = client
+        .call("searchModels", json!({"opts": {"searchTerm": "small", "limit": 5}}))
+        .await
+        .unwrap();
+    let identifier = json!({"type": "hf", "identifier": "acme/Small-GGUF"});
+    assert_eq!(
+        found["results"],
+        json!([{"name": "acme/Small-GGUF", "identifier": identifier}])
+    );
+    let asked = json!({"modelSearchResultIdentifier": identifier});
+    let options = client.call("getModelDownloadOptions", asked).await.unwrap()["results"].clone();
+    assert_eq!(options.as_array().unwrap().len(), 2, "{options}");
+    let best = options
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|option| option["recommended"] == true)
+        .unwrap();
+    assert_eq!(
+        (&best["quantization"], &best["compatibilityType"]),
+        (&json!("Q4_K_M"), &json!("gguf"))
+    );
+    assert!(
+        best["sizeBytes"].is_u64() && best["fitEstimation"].is_string(),
+        "{best}"
+    );
+    let missing = json!({"modelSearchResultIdentifier": {"type": "hf", "identifier": "acme/nothing"}});
+    assert!(client.call("getModelDownloadOptions", missing).await.is_err());
+
+    let target = json!({"downloadIdentifier": best["downloadIdentifier"]});
+    let download = client.channel("downloadModel", target).await;
+    assert_eq!(download.last()["type"], "success");
+    for message in &download.messages[..download.messages.len() - 1] {
+        let update = &message["update"];
+        assert!(
+            message["type"] == "startFinalizing" || update["downloadedBytes"].as_u64() <= update["totalBytes"].as_u64()
+        );
+    }
+    // The folder of downloads is not among the test's model folders, so it has no key.
+    assert_eq!(
+        download.last()["defaultIdentifier"],
+        "acme/Small-GGUF/Small-Q4_K_M.gguf"
+    );
+    assert!(
+        client
+            .channel("downloadModel", json!({"downloadIdentifier": "acme/nothing/x.gguf"}))
+            .await
+            .error
+            .is_some()
+    );
+    assert!(
+        client
+            .channel("downloadModel", json!({"downloadIdentifier": "nonsense"}))
+            .await
+            .error
+            .is_some()
+    );
+
+    // A client's cancel ends the download.
+    origin.add_hub_repo(
+        "acme/Slow-GGUF",
+        HubRepo::new().lfs("Slow-Q8_0.gguf", tiny("tiny-chat.gguf")),
+    );
+    origin.fault("Slow-Q8_0.gguf", OriginFault::Stall { after: 1000 });
+    let id = client
+        .begin(
+            "downloadModel",
+            json!({"downloadIdentifier": "acme/Slow-GGUF/Slow-Q8_0.gguf"}),
+        )
+        .await;
+    until("the download to begin", || {
+        !origin.requests_to("HEAD", "").is_empty() || origin.requests().len() > 8
+    })
+    .await;
+    client.cancel(id).await;
+    let error = client.finish(id).await.error.unwrap();
+    assert!(error["title"].as_str().unwrap().contains("cancelled"), "{error}");
     server.stop().await;
 }

@@ -4,15 +4,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dialects::lmstudio_rest::model_key;
 use dialects::lmstudio_ws::{
-    Domain, DownloadModel, DownloadOptionsOf, ModelKeyOnly, Notify, Query, SearchModels, UploadFile, UploadedFile,
-    WireError, file_type, log_line, model_info,
+    self as lmstudio_ws, Domain, DownloadModel, DownloadOption, DownloadOptionsOf, DownloadStep, ModelKeyOnly, Notify,
+    Query, Room, SearchModels, UploadFile, UploadedFile, WireError, download_step, download_target, file_type,
+    log_line, model_info, search_results,
 };
-use domain::{EventKind, LogStream};
+use domain::{EventKind, LogStream, RunnerError};
+use downloads::Source;
+use downloads::sources::hub;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::work::{Channel, Context, Reply, reply};
+
+/// Most results of a search (contract 10.10).
+const MOST_RESULTS: u32 = 25;
 
 /// `listDownloadedModels`: kinds the libraries do not know would spoil the whole list (contract 11.1).
 pub(super) fn downloaded_models(cx: &Context) -> Reply {
@@ -83,19 +89,82 @@ pub(super) fn upload(cx: &Context, given: UploadFile) -> Reply {
     reply(&json!({"identifier": identifier, "fileType": kind, "sizeBytes": size}))
 }
 
-/// `searchModels`.
-pub(super) async fn search(_cx: &Context, _given: SearchModels) -> Reply {
-    Err(WireError::not_supported("searchModels"))
+/// `searchModels`: repositories of the hub with GGUF files.
+pub(super) async fn search(cx: &Context, given: SearchModels) -> Reply {
+    let term = given.opts.search_term.as_deref().unwrap_or_default().trim();
+    let limit = given.opts.limit.unwrap_or(MOST_RESULTS).clamp(1, MOST_RESULTS) as usize;
+    let origin = cx.state().downloads.origin();
+    let found = hub::search(&origin, term, limit).await.map_err(RunnerError::from)?;
+    let names: Vec<String> = found.into_iter().map(|found| found.id).collect();
+    reply(&search_results(&names, Some(term)))
 }
 
 /// `getModelDownloadOptions`.
-pub(super) async fn download_options(_cx: &Context, _given: DownloadOptionsOf) -> Reply {
-    Err(WireError::not_supported("getModelDownloadOptions"))
+pub(super) async fn download_options(cx: &Context, given: DownloadOptionsOf) -> Reply {
+    let repository = given.model_search_result_identifier.identifier;
+    let origin = cx.state().downloads.origin();
+    let found = hub::options(&origin, &repository).await.map_err(RunnerError::from)?;
+    let options: Vec<DownloadOption> = found
+        .into_iter()
+        .map(|found| DownloadOption {
+            quantization: found.quantization,
+            file: found.file,
+            size: found.size,
+            recommended: found.recommended,
+        })
+        .collect();
+    let hardware = &cx.state().hardware;
+    let room = Room {
+        gpu: hardware.gpus().iter().filter_map(|gpu| gpu.total).sum(),
+        ram: hardware.memory().total,
+    };
+    reply(&lmstudio_ws::download_options(&repository, &options, room))
 }
 
-/// `downloadModel`.
-pub(super) async fn download(_cx: &Context, _channel: &Channel, _given: DownloadModel) -> Result<(), WireError> {
-    Err(WireError::not_supported("downloadModel"))
+/// `downloadModel`: the download goes on when the client leaves; only its cancel ends it.
+pub(super) async fn download(cx: &Context, channel: &Channel, given: DownloadModel) -> Result<(), WireError> {
+    let (repo, file) = download_target(&given.download_identifier)
+        .ok_or_else(|| WireError::bad_parameter("downloadModel", "downloadIdentifier is not owner/name/file"))?;
+    let downloads = &cx.state().downloads;
+    let source = Source::Hub {
+        repo: repo.to_owned(),
+        file_or_quant: Some(file.to_owned()),
+    };
+    let job = downloads.start_job(source).await.map_err(RunnerError::from)?;
+    let mut views = job.watch();
+    let mut finalizing = false;
+    loop {
+        let step = download_step(&views.borrow_and_update());
+        match step {
+            DownloadStep::Message(message) if message["type"] == "startFinalizing" => {
+                if !std::mem::replace(&mut finalizing, true) {
+                    channel.send(&message).await;
+                }
+            }
+            DownloadStep::Message(message) => channel.send(&message).await,
+            DownloadStep::Last(mut message) => {
+                // The job knows the path; clients load by key.
+                let path = message["defaultIdentifier"].as_str().unwrap_or_default();
+                if let Some(entry) = cx.state().router.resolve(path) {
+                    message["defaultIdentifier"] = model_key(&entry).into();
+                }
+                channel.send(&message).await;
+                return Ok(());
+            }
+            DownloadStep::Failed(why) => return Err(WireError::new(why)),
+            DownloadStep::Nothing => {}
+        }
+        tokio::select! {
+            biased;
+            () = channel.cancel.cancelled() => {
+                downloads.cancel(&job.id()).await.map_err(RunnerError::from)?;
+                return Err(WireError::new("The download was cancelled."));
+            }
+            changed = views.changed() => if changed.is_err() {
+                return Err(WireError::new("The download was forgotten."));
+            },
+        }
+    }
 }
 
 /// Events that a slow reader of the log may fall behind.

@@ -341,11 +341,12 @@ impl Session {
             ClientFrame::ChannelAck | ClientFrame::SignalOther => {}
             ClientFrame::KeepAlive => self.say(wire::keep_alive_ack()),
             ClientFrame::CommunicationWarning { warning } => {
-                tracing::warn!(
-                    client = self.context.name,
-                    warning,
-                    "a client could not read a message of ours"
-                );
+                // Bounded: a reader of the log that complains about log lines would be sent each of its complaints.
+                if self.complaints < MAX_WARNINGS {
+                    self.complaints += 1;
+                    let client = &self.context.name;
+                    tracing::warn!(client, warning, "a client could not read a message of ours");
+                }
             }
             ClientFrame::Unknown { kind } => {
                 self.warn(&format!("Received a message of the unknown type '{kind}'"), None)
