@@ -164,7 +164,8 @@ impl Router {
     }
 
     pub(crate) fn is_in_use(&self, key: &ModelKey) -> bool {
-        !matches!(self.status(key).0, ModelState::Unloaded | ModelState::Failed(_))
+        let state = self.core.lock().scheduler.state(key);
+        !matches!(state, ModelState::Unloaded | ModelState::Failed(_))
     }
 
     fn free_instance(&self, wish: &OpenInstance) -> Result<Arc<ModelEntry>, RunnerError> {

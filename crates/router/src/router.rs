@@ -187,6 +187,11 @@ impl Router {
         self.core.status(&self.core.instance_key(model))
     }
 
+    /// [`Self::status`] without the instance, which takes longer to look at.
+    pub fn state(&self, model: &ModelEntry) -> ModelState {
+        self.core.lock().scheduler.state(model.instance_key())
+    }
+
     /// Requests in flight, oldest first.
     pub fn active_requests(&self) -> Vec<ActiveRequest> {
         self.core.active_requests()

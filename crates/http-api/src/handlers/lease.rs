@@ -58,17 +58,23 @@ pub(super) fn is_jit(cx: &Cx) -> bool {
     }
 }
 
-/// The entry behind a name. LM Studio prefers loaded models where a name leaves a choice, and its lists put a prefix before
-/// embedding models (contract 2).
+/// The entry that is to work under a name: LM Studio prefers loaded models where a name leaves a choice (contract 2).
 pub(super) fn known(cx: &Cx, name: &str) -> Option<Arc<ModelEntry>> {
     let state = cx.state();
-    let resolve = |name: &str| {
-        if is_jit(cx) {
-            state.router.resolve(name)
-        } else {
-            state.resolve(name)
-        }
-    };
+    if is_jit(cx) {
+        prefixed(name, |name| state.router.resolve(name))
+    } else {
+        described(cx, name)
+    }
+}
+
+/// The entry that is to be described under a name, loaded or not.
+pub(super) fn described(cx: &Cx, name: &str) -> Option<Arc<ModelEntry>> {
+    prefixed(name, |name| cx.state().resolve(name))
+}
+
+/// LM Studio's lists put a prefix before embedding models (contract 2).
+fn prefixed(name: &str, resolve: impl Fn(&str) -> Option<Arc<ModelEntry>>) -> Option<Arc<ModelEntry>> {
     resolve(name).or_else(|| {
         let bare = name.strip_prefix("text-embedding-")?;
         resolve(bare).filter(|entry| entry.can(Capability::Embedding))
@@ -253,8 +259,13 @@ pub(super) fn lease_request(
     let mut keep_alive = wish.keep_alive;
     if jit {
         let rules = &cx.settings.lmstudio_port;
-        let (state, _) = cx.state().router.status(&entry.key);
-        if !rules.jit && matches!(state, ModelState::Unloaded | ModelState::Failed(_)) {
+        let is_loaded = || {
+            !matches!(
+                cx.state().router.state(entry),
+                ModelState::Unloaded | ModelState::Failed(_)
+            )
+        };
+        if !rules.jit && !is_loaded() {
             return Err(RunnerError::new(
                 ErrorKind::NotLoaded,
                 format!(

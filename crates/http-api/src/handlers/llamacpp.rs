@@ -18,14 +18,14 @@ use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 use tokio::time::timeout;
 
-use super::lease::{EngineCalls, MAX_ERROR, Wish, known, lease, not_found, require, usual};
-use super::{Answer, listed, openai, query, view};
+use super::lease::{EngineCalls, MAX_ERROR, Wish, described, known, lease, not_found, require, usual};
+use super::{Answer, listed, now_ns, openai, query, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::{json, respond};
 use crate::relay;
 use crate::routes::Operation as Op;
-use crate::state::VERSION;
+use crate::state::{ApiState, VERSION};
 
 /// Prometheus' text form.
 const EXPOSITION: &str = "text/plain; version=0.0.4";
@@ -52,6 +52,8 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::LlamaEmbedding => work(cx, parts, body, Work::Embedding).await,
         Op::LlamaApplyTemplate => work(cx, parts, body, Work::Template).await,
         Op::LlamaCountTokens => work(cx, parts, body, Work::Count).await,
+        Op::LlamaResponses => work(cx, parts, body, Work::Responses).await,
+        Op::LlamaCountResponse => work(cx, parts, body, Work::CountResponse).await,
         Op::LlamaTokenize => work(cx, parts, body, Work::Tokenize).await,
         Op::LlamaDetokenize => work(cx, parts, body, Work::Detokenize).await,
         other => Err(RunnerError::internal(format!(
@@ -86,7 +88,7 @@ pub(super) fn one_model(cx: &Cx, parts: &Parts) -> Answer {
     if !parts.headers.contains_key("anthropic-version") {
         return openai::one_model(cx);
     }
-    let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = described(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     let body = anthropic::model(&view(cx.state(), &entry), &cx.id, openai::options(cx, false));
     Ok(json(cx.route.dialect, body))
 }
@@ -255,6 +257,8 @@ enum Work {
     Embedding,
     Template,
     Count,
+    Responses,
+    CountResponse,
     Tokenize,
     Detokenize,
 }
@@ -267,6 +271,8 @@ impl Work {
             Self::Embedding => "/embedding",
             Self::Template => engine::APPLY_TEMPLATE,
             Self::Count => engine::COUNT_CHAT,
+            Self::Responses => "/v1/responses",
+            Self::CountResponse => "/v1/responses/input_tokens",
             Self::Tokenize => engine::TOKENIZE,
             Self::Detokenize => engine::DETOKENIZE,
         }
@@ -274,7 +280,9 @@ impl Work {
 
     fn suits(self) -> &'static [Capability] {
         match self {
-            Self::Completion | Self::Infill | Self::Template | Self::Count => GENERATES,
+            Self::Completion | Self::Infill | Self::Template | Self::Count | Self::Responses | Self::CountResponse => {
+                GENERATES
+            }
             Self::Embedding => EMBEDS,
             Self::Tokenize | Self::Detokenize => ANY,
         }
@@ -283,15 +291,17 @@ impl Work {
     /// The engine's mode it needs; `None`: any.
     fn mode(self) -> Option<EngineMode> {
         match self {
-            Self::Completion | Self::Infill => Some(EngineMode::Completion),
+            Self::Completion | Self::Infill | Self::Responses => Some(EngineMode::Completion),
             Self::Embedding => Some(EngineMode::Embedding),
-            Self::Template | Self::Count | Self::Tokenize | Self::Detokenize => None,
+            Self::Template | Self::Count | Self::CountResponse | Self::Tokenize | Self::Detokenize => None,
         }
     }
 
     fn check(self, body: &Peeked<'_>, slots: u32) -> Result<Edits, RunnerError> {
         match self {
-            Self::Completion | Self::Infill | Self::Embedding => llamacpp::check_native(body, slots),
+            Self::Completion | Self::Infill | Self::Embedding | Self::Responses | Self::CountResponse => {
+                llamacpp::check_native(body, slots)
+            }
             Self::Template | Self::Count => llamacpp::check_template(body).map(|()| Edits::new()),
             Self::Tokenize | Self::Detokenize => Ok(Edits::new()),
         }
@@ -427,7 +437,7 @@ async fn metrics(cx: &Cx, parts: &Parts) -> Answer {
     let count = |phase| requests.iter().filter(|request| request.phase == phase).count();
     let facts = Exposition {
         version: VERSION.into(),
-        uptime_seconds: state.started.elapsed().as_secs_f64(),
+        start_seconds: started_at(state),
         requests_total: state.router.requests_total(),
         requests: [
             ("running", count(RequestPhase::Running)),
@@ -445,6 +455,11 @@ async fn metrics(cx: &Cx, parts: &Parts) -> Answer {
         headers.insert(STARTED, started);
     }
     Ok(answer)
+}
+
+/// Unix seconds of our start, whole: the same in every answer.
+fn started_at(state: &ApiState) -> f64 {
+    (now_ns() as f64 / 1e9 - state.started.elapsed().as_secs_f64()).round()
 }
 
 fn engine_metrics(instance: &InstanceView, own: Option<Own>) -> EngineMetrics {

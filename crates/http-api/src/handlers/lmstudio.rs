@@ -7,7 +7,7 @@ use http::Response;
 use http::request::Parts;
 use hyper::body::Incoming;
 
-use super::lease::{known, not_found};
+use super::lease::{described, not_found};
 use super::openai::{Sent, Work, start};
 use super::{Answer, clock, listed_with_instances, view};
 use crate::body::Body;
@@ -30,7 +30,7 @@ pub(super) fn models(cx: &Cx) -> Response<Body> {
 
 /// `GET /api/v0/models/{id}`.
 pub(super) fn model(cx: &Cx) -> Answer {
-    let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = described(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     Ok(json(
         cx.route.dialect,
         lmstudio_rest::model_one(&view(cx.state(), &entry)),

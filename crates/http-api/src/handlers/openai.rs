@@ -18,7 +18,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 
-use super::lease::{EngineCalls, Target, Wish, is_jit, known, lease, not_found, readable_body, require, target};
+use super::lease::{EngineCalls, Target, Wish, described, is_jit, lease, not_found, readable_body, require, target};
 use super::ollama::{collect, limits};
 use super::responses::random_hex;
 use super::{Answer, listed, listed_with_instances, now_ns, view};
@@ -44,7 +44,7 @@ pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
 
 /// `GET /v1/models/{id}`.
 pub(super) fn one_model(cx: &Cx) -> Answer {
-    let entry = known(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = described(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
     Ok(json(
         cx.route.dialect,
         openai::model_one(&view(cx.state(), &entry), &cx.id, options(cx, false)),

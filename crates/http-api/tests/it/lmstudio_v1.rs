@@ -119,6 +119,21 @@ async fn loads_and_unloads() {
         "its name went with it"
     );
     assert_eq!(unload("tiny-chat").await.status, 200);
+    // A request for the model goes to the instance that is there; what is said of the model stays the model's.
+    let by_model = post(at, "/api/v1/chat", &json!({"model": "tiny-chat", "input": "ping"})).await;
+    assert_eq!(
+        by_model.json()["model_instance_id"],
+        "tiny-chat:2",
+        "{}",
+        by_model.text()
+    );
+    assert_eq!(ids(&server), ["tiny-chat:2"]);
+    let described = get(at, "/api/v0/models/tiny-chat").await.json();
+    assert_eq!(
+        (&described["id"], &described["state"]),
+        (&json!("tiny-chat"), &json!("not-loaded"))
+    );
+    assert_eq!(get(at, "/api/v0/models/tiny-chat:2").await.json()["state"], "loaded");
     // A model's name stands for its only instance.
     assert_eq!(unload("tiny-chat").await.json(), json!({"instance_id": "tiny-chat:2"}));
     assert_eq!(unload("tiny-chat").await.json()["error"]["type"], "model_not_found");

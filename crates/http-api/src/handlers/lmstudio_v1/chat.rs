@@ -53,7 +53,7 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         require(&entry, &call.model, &[Capability::Vision], "image input")?;
     }
     let request = readable(request).await?;
-    let status = cx.state().router.status(&entry.key).0;
+    let status = cx.state().router.state(&entry);
     let is_loaded = matches!(status, ModelState::Ready);
     let launch = call.launch(!matches!(status, ModelState::Unloaded | ModelState::Failed(_)));
     let wish = Wish {
