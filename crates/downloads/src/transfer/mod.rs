@@ -9,6 +9,7 @@ mod throttle;
 mod verify;
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -343,35 +344,62 @@ impl Bringing<'_> {
         for gap in rest.by_ref().take(self.cx.tuning.parts_at_once.saturating_sub(1)) {
             running.push(self.piece_of(gap.start, Some(gap.end), None));
         }
-        let mut tick = tokio::time::interval(self.cx.tuning.save_every);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Beside the pieces, so that a slow disk holds up no connection; at the end it is waited for, so that no old note
+        // comes after a new start.
+        let over = CancellationToken::new();
+        let mut notes = pin!(self.keep_notes(&over));
+        let mut noting = true;
         let mut result = Ok(());
+        let mut stop_all = |stop: Stop| {
+            // The pieces write out what they have: nothing may be written after a new start.
+            self.halt.cancel();
+            if matches!(result, Ok(()) | Err(Stop::Halted)) {
+                result = Err(stop);
+            }
+        };
         loop {
             tokio::select! {
                 ended = running.next() => match ended {
                     None => break,
-                    Some(Ok(())) => {
-                        if result.is_ok() && let Some(gap) = rest.next() {
-                            running.push(self.piece_of(gap.start, Some(gap.end), None));
-                        }
-                    }
-                    Some(Err(stop)) => {
-                        // The others write out what they have: nothing may be written after a new start.
-                        self.halt.cancel();
-                        if matches!(result, Ok(()) | Err(Stop::Halted)) {
-                            result = Err(stop);
-                        }
-                    }
+                    Some(Err(stop)) => stop_all(stop),
+                    Some(Ok(())) if self.halt.is_cancelled() => {}
+                    Some(Ok(())) => if let Some(gap) = rest.next() {
+                        running.push(self.piece_of(gap.start, Some(gap.end), None));
+                    },
                 },
-                _ = tick.tick() => {
-                    if let Err(stop) = self.look_after().await && result.is_ok() {
-                        self.halt.cancel();
-                        result = Err(stop);
+                ended = &mut notes, if noting => {
+                    noting = false;
+                    if let Err(stop) = ended {
+                        stop_all(stop);
                     }
                 }
             }
         }
+        over.cancel();
+        if noting && let Err(stop) = notes.await {
+            stop_all(stop);
+        }
+        if result.is_ok() && self.halt.is_cancelled() && !self.partial.ledger().complete() {
+            return Err(Stop::Halted);
+        }
         result
+    }
+
+    /// Notes what is there and looks at the disk, again and again until it is over.
+    async fn keep_notes(&self, over: &CancellationToken) -> Result<(), Stop> {
+        let mut tick = tokio::time::interval(self.cx.tuning.save_every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = over.cancelled() => return Ok(()),
+            }
+            let partial = Arc::clone(&self.partial);
+            blocking(move || partial.save().map_err(|error| write_error(&error)))
+                .await
+                .map_err(|error| Stop::Fatal(self.with_missing(error)))?;
+            self.check_space(false)?;
+        }
     }
 
     /// One shape for all futures of a file, on the heap: they are many and large.
@@ -393,15 +421,6 @@ impl Bringing<'_> {
     fn tell(&self) {
         let ledger = self.partial.ledger();
         self.progress.set(ledger.done.bytes(), ledger.size);
-    }
-
-    /// Notes what is there and looks at the disk.
-    async fn look_after(&self) -> Result<(), Stop> {
-        let partial = Arc::clone(&self.partial);
-        blocking(move || partial.save().map_err(|error| write_error(&error)))
-            .await
-            .map_err(|error| Stop::Fatal(self.with_missing(error)))?;
-        self.check_space(false)
     }
 
     /// Enough room for the rest, and for settings and logs beside it (promise D3)? While bytes come, only the reserve is

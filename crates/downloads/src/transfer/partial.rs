@@ -3,17 +3,22 @@
 //! The bytes lie at their places, so a partial can be as long as the finished file; its name and the list of ranges say that
 //! it is not finished, its length never says that it is.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ollama_store::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::ranges::RangeSet;
 use crate::{DownloadError, PlannedFile};
+
+/// How long another holder of the lock is waited for, and how often is looked.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_LOOK: Duration = Duration::from_millis(10);
 
 /// What is known of an unfinished file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -99,6 +104,19 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// False: another program has it. A child that is just being started holds for a moment what we have let go, so one refusal
+/// says nothing. File systems without locks have no other program to fear.
+fn lock(data: &File) -> bool {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match data.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_LOOK),
+            Err(TryLockError::WouldBlock) => return false,
+            Ok(()) | Err(TryLockError::Error(_)) => return true,
+        }
+    }
+}
+
 /// Removes what there is of an unfinished file. Blocking.
 pub(crate) fn discard(file: &Path) -> io::Result<()> {
     for path in [data_path(file), sidecar_path(file)] {
@@ -127,7 +145,7 @@ impl Partial {
             .truncate(false)
             .open(&data_path)
             .map_err(failed)?;
-        if let Err(std::fs::TryLockError::WouldBlock) = data.try_lock() {
+        if !lock(&data) {
             return Err(DownloadError::Io("another program is downloading this file".into()));
         }
         let length = data.metadata().map_err(failed)?.len();

@@ -388,6 +388,80 @@ async fn odd_origins_never_corrupt_the_result() {
     }
 }
 
+/// Answers every ranged request with 206 and what `answer` makes of the range: which bytes it names, and which it sends,
+/// chunked, so that no length gives it away.
+async fn liar(
+    answer: impl Fn(std::ops::Range<usize>) -> (std::ops::Range<usize>, std::ops::Range<usize>),
+) -> (String, impl Future<Output = ()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/model.bin", listener.local_addr().unwrap());
+    let serve = async move {
+        let bytes = content(0);
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = socket.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+            let Some(range) = request
+                .split("range: bytes=")
+                .nth(1)
+                .and_then(|rest| rest.lines().next())
+            else {
+                continue;
+            };
+            let (start, end) = range.split_once('-').unwrap();
+            let asked = start.parse().unwrap()..end.parse::<usize>().map_or(LENGTH, |end| LENGTH.min(end + 1));
+            let (named, sent) = answer(asked);
+            let head = format!(
+                "HTTP/1.1 206 Partial Content\r\nETag: \"x\"\r\nContent-Range: bytes {}-{}/{LENGTH}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{:x}\r\n",
+                named.start,
+                named.end - 1,
+                sent.len()
+            );
+            let sent = [head.as_bytes(), &bytes[sent], b"\r\n0\r\n\r\n"].concat();
+            // Whoever hangs up has seen enough.
+            let _ = socket.write_all(&sent).await;
+        }
+    };
+    (url, serve)
+}
+
+#[tokio::test]
+async fn parts_that_are_not_the_ones_asked_for_are_never_kept() {
+    type Answer = fn(std::ops::Range<usize>) -> (std::ops::Range<usize>, std::ops::Range<usize>);
+    let shifted: Answer = |asked| {
+        let other = if asked.start == 0 {
+            0..1000
+        } else {
+            asked.start - 1000..asked.end - 1000
+        };
+        (other.clone(), other)
+    };
+    let longer: Answer = |asked| (asked.clone(), asked.start..LENGTH.min(asked.end + 50));
+    let honest: Answer = |asked| (asked.clone(), asked);
+    for (what, answer, whole) in [
+        ("shifted", shifted, false),
+        ("longer", longer, false),
+        ("honest", honest, true),
+    ] {
+        let mut case = Case::unpublished(quick()).await;
+        let (url, serve) = liar(answer).await;
+        case.file.url = url.parse().unwrap();
+        let fetched = tokio::select! {
+            fetched = case.fetch() => fetched,
+            () = serve => unreachable!(),
+        };
+        if whole {
+            fetched.unwrap();
+            case.assert_whole(what);
+        } else {
+            assert!(matches!(fetched, Err(DownloadError::Origin(_))), "{what}: {fetched:?}");
+            case.assert_invisible(what);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_changes_meanwhile_is_fetched_as_it_is_now() {
     for after in [1, 999, 1000, 5000, 9999] {
@@ -429,17 +503,18 @@ async fn empty_files_are_files() {
 
 #[tokio::test]
 async fn a_silent_connection_is_made_anew_free_of_charge() {
-    let case = Case::new(Tuning {
-        retries: 0,
-        stall: Duration::from_millis(50),
-        ..whole_at_once()
-    })
-    .await;
-    case.origin
-        .fault_times("model.bin", 4, OriginFault::Stall { after: 1000 });
-    case.fetch().await.unwrap();
-    case.assert_whole("stalled");
-    assert_eq!(case.origin.requests().len(), 5);
+    for after in [0, 1000] {
+        let case = Case::new(Tuning {
+            retries: 0,
+            stall: Duration::from_millis(100),
+            ..whole_at_once()
+        })
+        .await;
+        case.origin.fault_times("model.bin", 4, OriginFault::Stall { after });
+        case.fetch().await.unwrap();
+        case.assert_whole("stalled");
+        assert_eq!(case.origin.requests().len(), 5);
+    }
 }
 
 #[tokio::test]
