@@ -27,15 +27,17 @@ fn runtime(stored: &ModelProfile) -> impl Iterator<Item = (String, Value)> {
         .map(|(name, value)| (name.clone(), value.clone()))
 }
 
-/// The stored messages go before the request's, the stored system prompt before both unless the request begins with one.
-pub(super) fn with_messages(stored: &ModelProfile, asked: Vec<Message>) -> Vec<Message> {
-    let own_system = asked.first().is_some_and(|message| message.role == Role::System);
-    let system = stored.system.as_ref().filter(|_| !own_system);
-    system
-        .map(|text| Message::text(Role::System, text))
+/// The stored messages go before the request's, and before both a system prompt: the request's if it begins with one, else
+/// the stored one. (Ollama puts the request's after the stored messages, where many templates refuse it.)
+pub(super) fn with_messages(stored: &ModelProfile, mut asked: Vec<Message>) -> Vec<Message> {
+    let own = asked.iter().take_while(|message| message.role == Role::System).count();
+    let rest = asked.split_off(own);
+    let system = stored.system.as_ref().filter(|_| own == 0);
+    asked
         .into_iter()
+        .chain(system.map(|text| Message::text(Role::System, text)))
         .chain(stored.messages.iter().cloned())
-        .chain(asked)
+        .chain(rest)
         .collect()
 }
 
@@ -89,7 +91,7 @@ mod tests {
         assert_eq!(roles(vec![Message::text(User, "q")]), [System, User, Assistant, User]);
         assert_eq!(
             roles(vec![Message::text(System, "mine"), Message::text(User, "q")]),
-            [User, Assistant, System, User]
+            [System, User, Assistant, User]
         );
     }
 

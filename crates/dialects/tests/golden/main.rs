@@ -22,6 +22,8 @@ mod lmstudio_ws;
 #[cfg(test)]
 mod ollama;
 #[cfg(test)]
+mod ollama_store;
+#[cfg(test)]
 mod openai;
 #[cfg(test)]
 mod openai_bodies;
