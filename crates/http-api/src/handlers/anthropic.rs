@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dialects::anthropic::{self, Call, Job, MessageForm, MessageStream, ReplyHead};
 use dialects::engine::{self, Wire};
-use dialects::{Rendered, peek};
+use dialects::{Rendered, ollama, peek};
 use domain::chat::{ChatRequest, Part};
 use domain::{EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use http::request::Parts;
@@ -39,9 +39,10 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     let entry = find(cx, &call.model)?;
     let (model, stream, caches, hides_thinking) = (call.model.clone(), call.stream, call.caches, call.hides_thinking);
     let Job {
-        request,
+        mut request,
         estimated_tokens,
     } = call.plan(&entry)?;
+    ollama::apply_profile(&entry.profile, &mut request)?;
     if stream {
         cx.will_stream(MessageForm {
             request_id: cx.request_id().as_ref().map(anthropic_id),

@@ -136,7 +136,7 @@ type Begun = BoxFuture<'static, Result<Running, RunnerError>>;
 async fn begin(
     state: Arc<ApiState>,
     lease: LeaseRequest,
-    request: ChatRequest,
+    mut request: ChatRequest,
     passed: Passed,
     leased: oneshot::Sender<Duration>,
 ) -> Result<Running, RunnerError> {
@@ -149,6 +149,7 @@ async fn begin(
     let load_time = lease.load_time();
     // Nobody listens where the answer is not streamed.
     let _ = leased.send(load_time);
+    ollama::apply_profile(&entry.profile, &mut request)?;
     let body = engine::chat_body(&request, limits(&lease))?;
     let calls = EngineCalls::with(&lease, passed);
     let sent = Instant::now();

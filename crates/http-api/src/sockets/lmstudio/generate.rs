@@ -10,6 +10,7 @@ use dialects::lmstudio_ws::{
     PredictStream, Prediction, Stats, WireError, drop_for_overflow, input_log, load_config, output_log, raw_prompt,
     success_message,
 };
+use dialects::ollama;
 use domain::chat::{ChatRequest, CompletionRequest, Message, ToolChoice};
 use domain::{Capability, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use router::{Lease, LeaseRequest, UpstreamBody};
@@ -53,7 +54,9 @@ pub(super) async fn predict(cx: &Arc<Context>, channel: &Channel, given: Predict
     let body = if prediction.raw {
         raw(raw_prompt(&messages), &mut prediction)
     } else {
-        Body::Chat(Box::new(chat(messages, &mut prediction)))
+        let mut request = chat(messages, &mut prediction);
+        ollama::apply_profile(&loaded.entry.profile, &mut request)?;
+        Body::Chat(Box::new(request))
     };
     answer(cx, channel, loaded, prediction, body).await
 }
