@@ -200,6 +200,7 @@ def test_names(client):
     (lambda c: c.chat(MODEL, user("x"), keep_alive="10"), 400, "missing unit in duration"),
     (lambda c: c.chat("tiny-embed", user("x")), 400, "does not support chat"),
     (lambda c: c.generate(MODEL, "a", raw=True, system="b"), 400, "raw mode does not support template, system, or context"),
+    (lambda c: c.generate(MODEL, "a", context=[999999]), 400, "context holds tokens that this model does not have"),
     (lambda c: c.generate(MODEL, "word " * 9000, raw=True, options={"num_predict": 1}), 400, "context"),
 ])
 def test_errors(client, call, status, text):

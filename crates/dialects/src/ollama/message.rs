@@ -1,5 +1,7 @@
 //! Messages of `/api/chat` (contract 4.2) in both directions of their odd parts: images, tool calls and tool results.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::{
@@ -15,7 +17,10 @@ use super::fields::Fields;
 /// # Errors
 /// `InvalidRequest` for wrong types, unknown roles, broken base64.
 pub(super) fn parse_all(items: Vec<Value>) -> Result<Vec<Message>, RunnerError> {
-    let mut calls = CallIds::default();
+    let mut calls = CallIds {
+        given: given_ids(&items),
+        ..CallIds::default()
+    };
     items.into_iter().map(|item| parse(item, &mut calls)).collect()
 }
 
@@ -66,11 +71,20 @@ fn role(text: &str) -> Result<Role, RunnerError> {
     }
 }
 
+/// The ids of all calls that came with one.
+fn given_ids(items: &[Value]) -> HashSet<String> {
+    let calls = items.iter().filter_map(|item| item.get("tool_calls")?.as_array());
+    let ids = calls.flatten().filter_map(|call| call.get("id")?.as_str());
+    ids.map(str::to_owned).collect()
+}
+
 /// Gives ids to calls that came without one, and binds results without an id to the oldest unanswered call of that tool:
 /// some templates need ids (contract 6, \[better\]).
 #[derive(Debug, Default)]
 struct CallIds {
     count: usize,
+    /// Ids that the client chose: none is given out twice.
+    given: HashSet<String>,
     unanswered: Vec<(String, String)>,
 }
 
@@ -90,14 +104,23 @@ impl CallIds {
             Some(Value::String(text)) if serde_json::from_str::<serde_json::Map<String, Value>>(&text).is_ok() => text,
             Some(other) => return Err(function.mismatch("arguments", &other, "api.ToolCallFunctionArguments")),
         };
-        let id = id.unwrap_or_else(|| format!("call_{}", self.count));
-        self.count += 1;
+        let id = id.unwrap_or_else(|| self.fresh());
         self.unanswered.push((name.clone(), id.clone()));
         Ok(ToolCall {
             id: Some(id),
             name,
             arguments,
         })
+    }
+
+    fn fresh(&mut self) -> String {
+        loop {
+            let id = format!("call_{}", self.count);
+            self.count += 1;
+            if !self.given.contains(&id) {
+                return id;
+            }
+        }
     }
 
     fn answer(&mut self, id: Option<String>, tool: Option<&str>) -> Option<String> {
@@ -200,6 +223,23 @@ mod tests {
 
     fn messages(value: &Value) -> Result<Vec<Message>, RunnerError> {
         parse_all(value.as_array().unwrap().clone())
+    }
+
+    #[test]
+    fn made_ids_differ_from_given_ones() {
+        let parsed = messages(&json!([
+            {"role": "assistant", "tool_calls": [{"function": {"name": "g"}}]},
+            {"role": "tool", "tool_name": "g", "content": "G"},
+            {"role": "assistant", "tool_calls": [{"id": "call_0", "function": {"name": "f"}}, {"function": {"name": "g"}}]},
+            {"role": "tool", "tool_name": "g", "content": "G"},
+            {"role": "tool", "tool_call_id": "call_0", "content": "F"},
+        ]))
+        .unwrap();
+        let calls = parsed.iter().flat_map(|m| &m.tool_calls);
+        let ids: Vec<_> = calls.filter_map(|call| call.id.as_deref()).collect();
+        assert_eq!(ids, ["call_1", "call_0", "call_2"]);
+        let answered: Vec<_> = parsed.iter().filter_map(|m| m.tool_call_id.as_deref()).collect();
+        assert_eq!(answered, ["call_1", "call_2", "call_0"]);
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub(crate) use options::parse_given as options_given;
 pub use profile::apply_profile;
 pub use progress::{PullLines, error_line, status_line, success, transfer_line, work_line};
 pub use reply::{LoadReason, ReplyHead, Shape, load_reply, render_only_reply, reply};
-pub use request::{ChatCall, ChatJob, GenerateCall, GenerateJob, GenerateMode, Plan, continue_prompt};
+pub use request::{
+    ChatCall, ChatJob, GenerateCall, GenerateJob, GenerateMode, Plan, continue_prompt, unreadable_context,
+};
 pub use show::{ModelHeader, ShowCall, stored_messages};
 pub use stored::{CopyCall, CreateBase, CreateCall, CreateFile, DeleteCall, TransferCall, digest_hex, invalid_digest};
 pub use stream::ReplyStream;

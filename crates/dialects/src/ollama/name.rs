@@ -6,15 +6,19 @@ use domain::{RegistryName, RunnerError};
 /// `InvalidRequest` for `:local` together with `:cloud`.
 pub fn lookup_name(name: &str) -> Result<String, RunnerError> {
     let trimmed = name.trim();
-    let Some(base) = trimmed.strip_suffix(":local") else {
-        return Ok(trimmed.to_owned());
+    let local = trimmed.strip_suffix(":local");
+    let both = match local {
+        Some(base) => base.ends_with(":cloud") || (base.contains(':') && base.ends_with("-cloud")),
+        None => trimmed
+            .strip_suffix(":cloud")
+            .is_some_and(|base| base.ends_with(":local")),
     };
-    if base.ends_with(":cloud") || (base.contains(':') && base.ends_with("-cloud")) {
+    if both {
         return Err(RunnerError::invalid(format!(
             "use either :local or :cloud, not both: {trimmed:?}"
         )));
     }
-    Ok(base.to_owned())
+    Ok(local.unwrap_or(trimmed).to_owned())
 }
 
 /// The full name of a name as asked, for capability errors; the name itself when it breaks the grammar.
@@ -30,9 +34,11 @@ mod tests {
     fn source_suffixes() {
         assert_eq!(lookup_name(" x:local ").unwrap(), "x");
         assert_eq!(lookup_name("x:cloud").unwrap(), "x:cloud");
-        assert_eq!(
-            lookup_name("x:cloud:local").unwrap_err().message,
-            "use either :local or :cloud, not both: \"x:cloud:local\""
-        );
+        for both in ["x:cloud:local", "x:7b-cloud:local", "x:local:cloud"] {
+            assert_eq!(
+                lookup_name(both).unwrap_err().message,
+                format!("use either :local or :cloud, not both: \"{both}\"")
+            );
+        }
     }
 }

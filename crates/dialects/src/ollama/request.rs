@@ -464,6 +464,16 @@ impl ChatJob {
     }
 }
 
+/// The engine could not read the tokens of `context`: they are not of this model, whatever status it chose to say so.
+pub fn unreadable_context(error: RunnerError) -> RunnerError {
+    match error.kind {
+        ErrorKind::Engine { .. } => {
+            RunnerError::invalid("context holds tokens that this model does not have").param("context")
+        }
+        _ => error,
+    }
+}
+
 /// The completion request for [`GenerateMode::Continue`]: the earlier text, then the rendered new turn.
 pub fn continue_prompt(chat: &ChatRequest, earlier: &str, rendered: &str) -> CompletionRequest {
     CompletionRequest {

@@ -59,24 +59,29 @@ impl ShowCall {
 
     /// The reply. `copilot`: the user agent starts with `GitHubCopilotChat/`, whose picker shows `general.basename`.
     pub fn reply(&self, entry: &ModelEntry, header: &ModelHeader, copilot: bool) -> Vec<u8> {
-        let template = self
+        let stored = &entry.profile;
+        let template = stored
             .template
             .as_deref()
-            .or(entry.profile.template.as_deref())
             .or(header.template.as_deref())
             .unwrap_or_default();
-        let stored = &entry.profile;
-        let system = self.system.as_deref().or(stored.system.as_deref()).unwrap_or_default();
+        let system = stored.system.as_deref().unwrap_or_default();
         let license = if stored.license.is_empty() {
             header.license.clone().unwrap_or_default()
         } else {
             stored.license.join("\n")
         };
-        let parameters = self.parameters(entry);
         let mut reply = Map::new();
         let mut put = |name: &str, value: Value| reply.insert(name.to_owned(), value);
-        put("modelfile", modelfile(entry, template, system, &parameters).into());
-        let columns: Vec<String> = parameters
+        // What the request names shows here and nowhere else.
+        let modelfile = modelfile(
+            entry,
+            self.template.as_deref().unwrap_or(template),
+            self.system.as_deref().unwrap_or(system),
+            &parameters(entry, &self.options),
+        );
+        put("modelfile", modelfile.into());
+        let columns: Vec<String> = parameters(entry, &Map::new())
             .iter()
             .map(|(name, value)| format!("{name:<30} {value}"))
             .collect();
@@ -100,9 +105,7 @@ impl ShowCall {
         }
         let tensor =
             |(name, kind, shape): &(String, String, Vec<u64>)| json!({"name": name, "type": kind, "shape": shape});
-        if self.verbose {
-            put("tensors", header.tensors.iter().map(tensor).collect());
-        }
+        put("tensors", header.tensors.iter().map(tensor).collect());
         let words = capability_words(entry.capabilities);
         if !words.is_empty() {
             put("capabilities", json!(words));
@@ -141,25 +144,25 @@ impl ShowCall {
             })
             .collect()
     }
+}
 
-    /// Name and value of each parameter, list values one by one.
-    fn parameters(&self, entry: &ModelEntry) -> Vec<(String, String)> {
-        let mut parameters = Vec::new();
-        let mut all = entry.profile.parameters.clone();
-        if let Some(context) = entry.launch.context {
-            // From the model's own parameters, or from the configuration, which goes before them.
-            all.insert("num_ctx".into(), context.into());
-        }
-        all.extend(self.options.clone());
-        for (name, value) in &all {
-            match value {
-                Value::Null => {}
-                Value::Array(items) => parameters.extend(items.iter().map(|item| (name.clone(), item.to_string()))),
-                other => parameters.push((name.clone(), other.to_string())),
-            }
-        }
-        parameters
+/// Name and value of each parameter, list values one by one; `given` goes before the model's own.
+fn parameters(entry: &ModelEntry, given: &Map<String, Value>) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    let mut all = entry.profile.parameters.clone();
+    if let Some(context) = entry.launch.context {
+        // From the model's own parameters, or from the configuration, which goes before them.
+        all.insert("num_ctx".into(), context.into());
     }
+    all.extend(given.clone());
+    for (name, value) in &all {
+        match value {
+            Value::Null => {}
+            Value::Array(items) => parameters.extend(items.iter().map(|item| (name.clone(), item.to_string()))),
+            other => parameters.push((name.clone(), other.to_string())),
+        }
+    }
+    parameters
 }
 
 /// Messages in the form in which Ollama shows and stores them.

@@ -97,7 +97,7 @@ async fn run(
         ),
         GenerateMode::Infill(gap) => (engine::INFILL, engine::infill_body(&gap, limits)?, Prompt::Untold),
         GenerateMode::Continue { chat, context } => {
-            let earlier = calls.detokenize(&context).await?;
+            let earlier = calls.detokenize(&context).await.map_err(ollama::unreadable_context)?;
             let rendered = calls.render(&chat).await?;
             let request = ollama::continue_prompt(&chat, &earlier, &rendered);
             (
