@@ -44,7 +44,12 @@ pub(crate) fn error_from_value(status: Option<u16>, error: &Value) -> RunnerErro
         let mut numbers = numbers(message);
         let prompt = number("n_prompt_tokens").or_else(|| numbers.next());
         let context = number("n_ctx").or_else(|| numbers.next());
-        return context_exceeded(prompt, context);
+        let mut error = context_exceeded(prompt, context);
+        if lower.contains("too large") {
+            // Programs made for llama-server look for its words.
+            error.message = error.message.replace("exceeds", "is too large: it exceeds");
+        }
+        return error;
     }
     if let Some(what) = ["image", "audio", "video"]
         .into_iter()
@@ -139,7 +144,7 @@ mod tests {
                     prompt: 3602,
                     context: 512,
                 },
-                "the input (3602 tokens) exceeds the context length (512 tokens)",
+                "the input (3602 tokens) is too large: it exceeds the context length (512 tokens)",
             ),
             (
                 500,

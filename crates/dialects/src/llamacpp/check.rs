@@ -1,6 +1,6 @@
 use domain::RunnerError;
 
-use crate::openai::{Edits, check_chat, common};
+use crate::openai::{Edits, check_addresses, check_chat, common};
 use crate::peek::{Key, Peeked};
 
 /// Checks a body for `/completion`, `/infill` or `/embedding`: what the engine cannot survive is refused or clamped
@@ -10,6 +10,9 @@ use crate::peek::{Key, Peeked};
 /// `InvalidRequest` naming the field.
 pub fn check_native(peeked: &Peeked<'_>, slots: u32) -> Result<Edits, RunnerError> {
     let mut edits = common(peeked)?;
+    if let Some(content) = peeked.get(Key::Content).or_else(|| peeked.get(Key::Input)) {
+        check_addresses(content.raw, "content")?;
+    }
     let slot = peeked.get(Key::IdSlot).and_then(|field| field.as_i64());
     if slot.is_some_and(|slot| (-1..i64::from(slots)).contains(&slot)) {
         edits.retain(|(key, _)| *key != Key::IdSlot);

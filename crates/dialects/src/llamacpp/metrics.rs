@@ -5,8 +5,8 @@ use std::fmt::Write;
 pub struct Exposition {
     /// Product version.
     pub version: String,
-    /// Seconds since the start.
-    pub uptime_seconds: f64,
+    /// Unix seconds of the start.
+    pub start_seconds: f64,
     /// Requests for models since the start.
     pub requests_total: u64,
     /// Requests now: running, queued, waiting for a load.
@@ -69,10 +69,10 @@ pub fn metrics(facts: &Exposition) -> String {
         &[(label("version", &facts.version), 1.0)],
     );
     family(
-        "uptime_seconds",
+        "start_time_seconds",
         "gauge",
-        "Time since the start.",
-        &one(facts.uptime_seconds),
+        "Start of the server since the Unix epoch.",
+        &one(facts.start_seconds),
     );
     family(
         "requests_total",

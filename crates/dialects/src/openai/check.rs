@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::choice;
 use super::fields::{invalid, missing, unsupported, wrong_type};
+use super::media::check_addresses;
 use super::messages;
 use super::responses::{bad_effort, effort};
 use crate::engine::check_schema_bytes;
@@ -67,8 +68,11 @@ pub fn check_embeddings(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
         None if peeked.is_null(Key::Input) => return Err(invalid("input", "invalid input")),
         None => return Err(missing("input")),
         Some(input) if input.is_array() && input.is_empty() => return Err(invalid("input", "invalid input")),
-        Some(input) if !(input.is_array() || input.is_string()) => return Err(invalid("input", "invalid input")),
-        Some(_) => {}
+        // An object is llama-server's way to mix text and images in one input.
+        Some(input) if !(input.is_array() || input.is_string() || input.is_object()) => {
+            return Err(invalid("input", "invalid input"));
+        }
+        Some(input) => check_addresses(input.raw, "input")?,
     }
     if let Some(format) = peeked.get(Key::EncodingFormat)
         && !matches!(format.as_str().as_deref(), Some("float" | "base64"))

@@ -2,6 +2,7 @@
 
 use domain::RunnerError;
 use domain::chat::Part;
+use serde_json::Value;
 
 use super::fields::invalid;
 
@@ -13,6 +14,29 @@ pub(super) fn remote(param: &str) -> RunnerError {
         "image URLs are not currently supported, please use base64 encoded data instead: 'url' field must be a base64 \
          encoded image",
     )
+}
+
+/// Refuses a body of any form in which an image stands as an address.
+pub(crate) fn check_addresses(raw: &[u8], param: &str) -> Result<(), RunnerError> {
+    if memchr::memmem::find(raw, b"image_url").is_none() {
+        return Ok(());
+    }
+    let value: Value = serde_json::from_slice(raw).unwrap_or_default();
+    let mut left = vec![&value];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Object(members) => {
+                let url = members.get("image_url").map(|image| image.get("url").unwrap_or(image));
+                if url.and_then(Value::as_str).is_some_and(|url| !is_data(url)) {
+                    return Err(remote(param));
+                }
+                left.extend(members.values());
+            }
+            Value::Array(items) => left.extend(items),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Is it a data URL?

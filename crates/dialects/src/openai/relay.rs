@@ -50,7 +50,8 @@ pub struct RelayTail {
     native: Option<NativeEnd>,
 }
 
-/// llama-server's own completion streams: every answer ends with an event that says `"stop":true`.
+/// llama-server's own streams: those of completions end with an event that says `"stop":true`, those of responses with
+/// `response.completed`.
 #[derive(Debug, Default)]
 struct NativeEnd {
     splitter: sse::SseSplitter,
@@ -62,7 +63,8 @@ impl NativeEnd {
         let stopped = &mut self.stopped;
         self.splitter.push(chunk, |event| {
             // Inside a string the quotes would be escaped.
-            *stopped = memchr::memmem::find(event.data, br#""stop":true"#).is_some();
+            *stopped = memchr::memmem::find(event.data, br#""stop":true"#).is_some()
+                || memchr::memmem::find(event.data, br#""type":"response.completed""#).is_some();
         });
     }
 }

@@ -60,6 +60,17 @@ fn what_an_engine_cannot_survive_is_clamped() {
         r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://10.0.0.1/"}}]}]}"#;
     assert!(llamacpp::check_template(&peek::peek(fetch.as_bytes()).unwrap()).is_err());
     assert!(llamacpp::check_template(&peek::peek(b"{}").unwrap()).is_ok());
+    for body in [
+        r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":"http://10.0.0.1/"}]}]}"#,
+        r#"{"content":[{"content":[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]}]}"#,
+    ] {
+        assert!(
+            llamacpp::check_native(&peek::peek(body.as_bytes()).unwrap(), 1).is_err(),
+            "{body}"
+        );
+    }
+    let own = r#"{"content":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]}]}"#;
+    assert!(llamacpp::check_native(&peek::peek(own.as_bytes()).unwrap(), 1).is_ok());
 }
 
 #[test]

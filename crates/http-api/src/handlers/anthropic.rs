@@ -42,6 +42,8 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
         mut request,
         estimated_tokens,
     } = call.plan(&entry)?;
+    // Only those of the request are told as the reason of an end.
+    let stops = request.sampling.stop.clone();
     ollama::apply_profile(&entry.profile, &mut request)?;
     if stream {
         cx.will_stream(MessageForm {
@@ -54,7 +56,7 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     let head = ReplyHead {
         id: message_id(),
         model,
-        stops: request.sampling.stop.clone(),
+        stops,
         caches,
         hides_thinking,
         estimated_tokens,
@@ -77,7 +79,8 @@ async fn count(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     } else {
         find(cx, &call.model)?
     };
-    let Job { request, .. } = call.plan(&entry)?;
+    let Job { mut request, .. } = call.plan(&entry)?;
+    ollama::apply_profile(&entry.profile, &mut request)?;
     let request = readable(request).await?;
     let lease = lease(cx, parts, &entry, wish(None)).await?;
     let calls = EngineCalls::new(cx, &lease);

@@ -67,6 +67,13 @@ async fn bytes_pass_as_the_engine_sends_them() {
             .json();
         assert_eq!(vectors[0]["embedding"][0].as_array().unwrap().len(), 128);
     }
+    let ask = json!({"model": "tiny-chat", "input": "Hello", "temperature": 0, "max_output_tokens": 20});
+    assert_eq!(post(at, "/responses", &ask).await.json()["status"], "completed");
+    for path in ["/responses/input_tokens", "/v1/responses/input_tokens"] {
+        assert!(post(at, path, &ask).await.json()["input_tokens"].as_u64().unwrap() > 5);
+    }
+    let ranked = json!({"model": "tiny-rerank", "query": "cat", "texts": ["dog", "cat"]});
+    assert_eq!(post(at, "/rerank", &ranked).await.json()[0]["index"], 1);
     // An error in the engine's own words and form.
     let wrong = post(
         at,
@@ -297,6 +304,13 @@ async fn the_routers_own_routes() {
         post(at, "/models/unload", &json!({"model": "tiny-chat"})).await.json()["success"],
         true
     );
+    for wrong in ["tiny-chat", "nope", "http://x/y"] {
+        assert_eq!(
+            post(at, "/models", &json!({"model": wrong})).await.status,
+            400,
+            "{wrong}"
+        );
+    }
     assert_eq!(post(at, "/models/load", &json!({"model": "nope"})).await.status, 404);
     assert_eq!(post(at, "/models/load", &json!({})).await.status, 400);
 
