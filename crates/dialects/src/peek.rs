@@ -40,6 +40,7 @@ keys! {
     Messages = "messages",
     Prompt = "prompt",
     Input = "input",
+    Content = "content",
     Ttl = "ttl",
     KeepAlive = "keep_alive",
     ToolChoice = "tool_choice",
@@ -79,6 +80,7 @@ keys! {
     WebSearchOptions = "web_search_options",
     Verbosity = "verbosity",
     Preset = "preset",
+    StreamOptions = "stream_options",
 }
 
 impl Key {

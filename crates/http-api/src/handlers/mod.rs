@@ -80,6 +80,8 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         | Op::LlamaDetokenize
         | Op::LlamaApplyTemplate
         | Op::LlamaCountTokens
+        | Op::LlamaResponses
+        | Op::LlamaCountResponse
         | Op::LlamaProps
         | Op::LlamaSetProps
         | Op::LlamaSlots

@@ -148,6 +148,8 @@ pub enum Operation {
     LlamaDetokenize,
     LlamaApplyTemplate,
     LlamaCountTokens,
+    LlamaResponses,
+    LlamaCountResponse,
     LlamaProps,
     LlamaSetProps,
     LlamaSlots,
