@@ -231,13 +231,13 @@ pub fn load_config(entry: &ModelEntry, domain: Domain, view: &InstanceView) -> K
 mod tests {
     use super::*;
 
-    fn stack(layers: Value) -> KvStack {
+    fn stack(layers: &Value) -> KvStack {
         serde_json::from_value(json!({ "layers": layers })).unwrap()
     }
 
     #[test]
     fn later_layers_win() {
-        let stack = stack(json!([
+        let stack = stack(&json!([
             {"layerName": "instance", "config": {"fields": [{"key": "a", "value": 1}, {"key": "b", "value": null}]}},
             {"layerName": "apiOverride", "config": {"fields": [{"key": "a", "value": 2}, {"key": "c"}]}},
         ]));
@@ -259,7 +259,7 @@ mod tests {
             (json!(7), Some(Some(json!(7)))),
         ] {
             config.set("k", value);
-            assert_eq!(config.checkbox("k").map(|inner| inner.cloned()), expected);
+            assert_eq!(config.checkbox("k").map(Option::<&Value>::cloned), expected);
         }
         assert_eq!(config.checkbox("other"), None);
     }

@@ -210,7 +210,7 @@ mod tests {
         }))
     }
 
-    fn read(messages: Value, vision: bool, lenient: bool) -> Result<Vec<Message>, RunnerError> {
+    fn read(messages: &Value, vision: bool, lenient: bool) -> Result<Vec<Message>, RunnerError> {
         let history: History = serde_json::from_value(json!({ "messages": messages })).unwrap();
         history.into_messages(FileSource {
             find: &find,
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_round_with_tools() {
         let messages = read(
-            json!([
+            &json!([
                 {"role": "system", "content": [{"type": "text", "text": "a"}]},
                 {"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
                 {"role": "system", "content": [{"type": "text", "text": "d"}]},
@@ -265,15 +265,15 @@ mod tests {
     fn files() {
         let with = |identifier: &str| json!([{"role": "user", "content": [{"type": "file", "name": "f", "identifier": identifier, "sizeBytes": 1, "fileType": "image"}]}]);
         assert_eq!(
-            read(with("text"), false, false).unwrap()[0].parts,
+            read(&with("text"), false, false).unwrap()[0].parts,
             [Part::Text("text.x:\ncontents\n".into())]
         );
         assert!(
-            matches!(&read(with("image"), true, false).unwrap()[0].parts[..], [Part::Image { mime, .. }] if mime == "image/png")
+            matches!(&read(&with("image"), true, false).unwrap()[0].parts[..], [Part::Image { mime, .. }] if mime == "image/png")
         );
         for identifier in ["image", "other", "junk"] {
-            assert!(read(with(identifier), false, false).is_err(), "{identifier}");
-            assert!(read(with(identifier), false, true).is_ok(), "{identifier}");
+            assert!(read(&with(identifier), false, false).is_err(), "{identifier}");
+            assert!(read(&with(identifier), false, true).is_ok(), "{identifier}");
         }
     }
 }

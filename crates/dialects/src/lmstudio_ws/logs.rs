@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Stats;
 
-fn event(timestamp_ms: i64, data: Value) -> Value {
+fn event(timestamp_ms: i64, data: &Value) -> Value {
     json!({"type": "log", "log": {"timestamp": timestamp_ms, "data": data}})
 }
 
@@ -13,7 +13,7 @@ fn event(timestamp_ms: i64, data: Value) -> Value {
 pub fn input_log(timestamp_ms: i64, input: &str, model_path: &str, identifier: &str) -> Value {
     event(
         timestamp_ms,
-        json!({"type": "llm.prediction.input", "input": input, "modelPath": model_path, "modelIdentifier": identifier}),
+        &json!({"type": "llm.prediction.input", "input": input, "modelPath": model_path, "modelIdentifier": identifier}),
     )
 }
 
@@ -21,7 +21,7 @@ pub fn input_log(timestamp_ms: i64, input: &str, model_path: &str, identifier: &
 pub fn output_log(timestamp_ms: i64, output: &str, stats: &Stats, identifier: &str) -> Value {
     event(
         timestamp_ms,
-        json!({"type": "llm.prediction.output", "output": output, "stats": stats.value(), "modelIdentifier": identifier}),
+        &json!({"type": "llm.prediction.output", "output": output, "stats": stats.value(), "modelIdentifier": identifier}),
     )
 }
 
@@ -45,5 +45,5 @@ pub fn log_line(timestamp_ms: i64, level: Level, text: &str, engine: Option<(&st
             "modelIdentifier": identifier,
         }),
     };
-    event(timestamp_ms, data)
+    event(timestamp_ms, &data)
 }

@@ -350,14 +350,14 @@ mod tests {
 
     use super::*;
 
-    fn parse(fields: Value) -> Result<Prediction, RunnerError> {
+    fn parse(fields: &Value) -> Result<Prediction, RunnerError> {
         let stack = json!({"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]});
         Prediction::parse(&serde_json::from_value(stack).unwrap())
     }
 
     #[test]
     fn defaults_are_lm_studios() {
-        let prediction = parse(json!([])).unwrap();
+        let prediction = parse(&json!([])).unwrap();
         let expected = json!({
             "temperature": 0.8, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.1, "top_k": 40, "return_progress": true,
         });
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn every_key() {
-        let prediction = parse(json!([
+        let prediction = parse(&json!([
             {"key": "llm.prediction.temperature", "value": 0},
             {"key": "llm.prediction.maxPredictedTokens", "value": {"checked": true, "value": 5}},
             {"key": "llm.prediction.stopStrings", "value": ["a", "b"]},
@@ -433,7 +433,7 @@ mod tests {
             ("speculativeDecoding.draftModel", json!("x")),
         ] {
             let key = format!("llm.prediction.{key}");
-            assert!(parse(json!([{"key": key, "value": value}])).is_err(), "{key}");
+            assert!(parse(&json!([{"key": key, "value": value}])).is_err(), "{key}");
         }
     }
 
