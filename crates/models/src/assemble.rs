@@ -388,7 +388,7 @@ fn build_stored(draft: &Draft<'_>, model: &Stored, key: String) -> Named {
         entry.capabilities.insert(Capability::Insert);
     }
     named.since_ns = model.modified_ns;
-    named.stem = model.name.tag.clone();
+    named.stem.clone_from(&model.name.tag);
     named.own_names = Some(model.names());
     named
 }

@@ -54,9 +54,8 @@ pub(crate) fn names_below(root: &Path, problems: &mut Vec<(PathBuf, StoreError)>
             parts.push(name);
             match <[String; 4]>::try_from(parts) {
                 Ok(parts) if entry.path().is_file() => found.push((entry.path(), parts)),
-                Ok(_) => {}
                 Err(parts) if entry.path().is_dir() => open.push((entry.path(), parts)),
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Ollama's store routes: what stored models add, progress lines, errors.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use dialects::engine::{self, Limits};
@@ -214,7 +215,7 @@ fn refusals() {
         let (status, body_text) = rendered.map_or((200, "accepted".to_owned()), |rendered| {
             (rendered.status, String::from_utf8(rendered.body).unwrap())
         });
-        text.push_str(&format!("{what} {body}\n  {status} {body_text}\n"));
+        let _ = writeln!(text, "{what} {body}\n  {status} {body_text}");
     };
     for body in [
         json!({}),

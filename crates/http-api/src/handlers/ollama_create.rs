@@ -31,7 +31,7 @@ struct Draft {
     config: Config,
     layers: Vec<Layer>,
     facts: Option<ModelFacts>,
-    _hold: Vec<Hold>,
+    holds: Vec<Hold>,
 }
 
 async fn make(state: &ApiState, call: CreateCall, tell: &Tell) -> Result<(), RunnerError> {
@@ -93,7 +93,7 @@ async fn existing(
             config: serde_json::from_str(&config).unwrap_or_default(),
             layers: manifest.layers,
             facts,
-            _hold: vec![hold],
+            holds: vec![hold],
         }))
     })
     .await
@@ -225,7 +225,7 @@ async fn from_files(state: &ApiState, mut files: Vec<CreateFile>, tell: &Tell) -
         config: config_of(&facts, &layers),
         layers,
         facts: Some(facts),
-        _hold: vec![hold],
+        holds: vec![hold],
     })
 }
 
@@ -254,7 +254,7 @@ async fn add_adapters(state: &ApiState, adapters: &[CreateFile], draft: &mut Dra
     for adapter in adapters {
         let digest = Digest::from_hex(&adapter.sha256).ok_or_else(ollama::invalid_digest)?;
         let store = state.ollama_store.clone();
-        draft._hold.push(store.hold([digest]));
+        draft.holds.push(store.hold([digest]));
         let name = adapter.name.clone();
         let size = on_disk(move || {
             store
@@ -319,11 +319,11 @@ async fn quantize(state: &ApiState, kind: &str, draft: &mut Draft, tell: &Tell) 
     state
         .router
         .quantize(&input, &output, kind, |share| {
-            line((total as f64 * f64::from(share)) as u64)
+            line((total as f64 * f64::from(share)) as u64);
         })
         .await?;
     let (digest, size) = on_disk(move || store.take_in(output)).await?;
-    draft._hold.push(state.ollama_store.hold([digest]));
+    draft.holds.push(state.ollama_store.hold([digest]));
     draft.layers.retain(|layer| layer.media_type != media::MODEL);
     draft.layers.insert(
         0,
@@ -334,7 +334,7 @@ async fn quantize(state: &ApiState, kind: &str, draft: &mut Draft, tell: &Tell) 
             from: None,
         },
     );
-    draft.config.file_type = kind.to_owned();
+    kind.clone_into(&mut draft.config.file_type);
     Ok(())
 }
 

@@ -44,6 +44,16 @@ async fn lists_and_details() {
         (search.status.as_u16(), &search.json()["error"]),
         (403, &json!("ollama cloud is disabled: web search is unavailable"))
     );
+    let fetch = post(
+        server.ollama,
+        "/api/experimental/web_fetch",
+        &json!({"url": "https://x"}),
+    )
+    .await;
+    assert_eq!(
+        (fetch.status.as_u16(), &fetch.json()["error"]),
+        (403, &json!("ollama cloud is disabled: web fetch is unavailable"))
+    );
     assert_eq!(
         get(server.ollama, "/api/experimental/model-recommendations")
             .await

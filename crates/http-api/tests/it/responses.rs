@@ -329,11 +329,29 @@ async fn answers_gaps_echoes_and_cut_vectors() {
     let path = "/v1/chat/completions";
     let two = post(server.ollama, path, &chat(json!({"n": 2}))).await;
     let many = post(server.ollama, path, &chat(json!({"n": 100}))).await;
-    if two.status == 200 {
-        assert_eq!(two.json()["choices"].as_array().unwrap().len(), 2, "{}", two.text());
-    } else {
-        assert_eq!(two.json()["error"]["param"], "n", "{}", two.text());
-    }
+    let two = two.json();
+    let choices = two["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 2, "{two}");
+    assert!(
+        choices
+            .iter()
+            .all(|choice| choice["message"]["content"] == "pong" && choice["finish_reason"] == "stop")
+    );
+    assert_eq!(
+        (&two["object"], &two["usage"]["completion_tokens"]),
+        (&"chat.completion".into(), &4.into()),
+        "{two}"
+    );
+    let streamed = json!({"n": 2, "stream": true, "stream_options": {"include_usage": true}});
+    let streamed = testkit::sse_events(&post(server.ollama, path, &chat(streamed)).await.body);
+    let (done, rest) = streamed.split_last().unwrap();
+    let (counts, rest) = rest.split_last().unwrap();
+    assert_eq!(done, "[DONE]");
+    assert_eq!(
+        serde_json::from_str::<Value>(counts).unwrap()["usage"]["completion_tokens"],
+        4
+    );
+    assert!(rest.iter().all(|event| !event.contains("\"choices\":[]")));
     assert_eq!(
         (many.status.as_u16(), &many.json()["error"]["param"]),
         (400, &"n".into()),
@@ -378,6 +396,10 @@ async fn answers_gaps_echoes_and_cut_vectors() {
         .await
         .json();
     assert_eq!(tokens["choices"].as_array().unwrap().len(), 2, "{tokens}");
+    assert_eq!(
+        (&tokens["object"], &tokens["usage"]["prompt_tokens"]),
+        (&"text_completion".into(), &3.into())
+    );
     let gap = post(server.ollama, path, &complete(json!({"suffix": " the end."}))).await;
     assert!(
         gap.status == 200 || gap.text().contains("does not support insert"),

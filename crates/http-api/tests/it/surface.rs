@@ -416,6 +416,11 @@ async fn limits_for_clients_of_this_machine_only_when_set() {
 async fn the_window_and_its_policy() {
     let server = Server::plain().await;
     let page = get(server.management, "/ui/").await;
+    let bare = get(server.management, "/ui").await;
+    assert!(
+        bare.status.is_redirection() && bare.header("location") == "/ui/",
+        "{bare:?}"
+    );
     assert_eq!(page.status, 200);
     assert!(page.text().contains("<html"), "{}", page.text());
     let policy = page.header("content-security-policy");
