@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use config::{Config, ConfigStore, EngineRules, LogFormat, Overrides, Parsed};
+use domain::{JobKind, JobState};
 use downloads::{DownloadDeps, Downloads};
 use engines::Engines;
 use hardware::Hardware;
@@ -27,6 +29,9 @@ use crate::places::{Places, private_folder};
 use crate::ready::ReadyReport;
 use crate::reload;
 use crate::settings;
+
+/// Age at which a file of our model store that no model uses is a left-over.
+const LEFT_OVER: Duration = Duration::from_hours(24);
 
 /// What the command line (or the desktop shell) asks for. Everything left out comes from the environment, the
 /// configuration file or the defaults, in this order.
@@ -208,7 +213,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         engines: engines.clone(),
         hardware: hardware.clone(),
         store,
-        ollama_store,
+        ollama_store: ollama_store.clone(),
         downloads: downloads.clone(),
         settings: ApiSettings::from_config(&snapshot),
         listeners: view,
@@ -224,6 +229,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         }),
     });
     let tasks = TaskTracker::new();
+    clean(&tasks, ollama_store, &downloads);
     let stop = CancellationToken::new();
     listeners.serve(bound, &api).await;
     if snapshot.lmstudio.write_discovery_files {
@@ -318,6 +324,24 @@ async fn start_downloads(
         }),
     };
     Ok(Downloads::start(settings::downloads(config, places), deps).await?)
+}
+
+/// Removes what uploads without a model and given-up downloads left in our model store, off the way of the start. Not while a
+/// download waits to go on: what it has already is not named by any model yet.
+fn clean(tasks: &TaskTracker, store: ollama_store::Store, downloads: &Downloads) {
+    let waiting = |job: &downloads::Job| {
+        let view = job.view();
+        let over = matches!(view.state, JobState::Completed | JobState::Cancelled);
+        view.kind == JobKind::Registry && !over
+    };
+    if downloads.jobs().iter().any(waiting) {
+        return;
+    }
+    tasks.spawn_blocking(move || match store.prune(LEFT_OVER) {
+        Ok(0) => {}
+        Ok(bytes) => tracing::info!(bytes, "removed files of the model store that no model uses"),
+        Err(error) => tracing::warn!(%error, "the model store could not be cleaned"),
+    });
 }
 
 /// Opens the library. It waits for the first look at the folders (a large library goes on in the background), which must
