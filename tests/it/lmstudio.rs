@@ -20,9 +20,7 @@ fn ask(server: &Server, body: &Value) -> Value {
 #[test]
 fn a_conversation_survives_a_restart_and_branches() {
     let mut server = Server::start();
-    let say = |previous: &Value, store: bool| {
-        json!({"model": "tiny-chat", "input": "ping", "temperature": 0, "previous_response_id": previous, "store": store})
-    };
+    let say = |previous: &Value, store: bool| json!({"model": "tiny-chat", "input": "ping", "temperature": 0, "previous_response_id": previous, "store": store});
     let first = ask(&server, &say(&Value::Null, true));
     assert_eq!(first["output"][0]["content"], "pong", "{first}");
     let second = ask(&server, &say(&first["response_id"], true));
@@ -42,7 +40,10 @@ fn a_conversation_survives_a_restart_and_branches() {
     let text = String::from_utf8(streamed.body).expect("text");
     assert!(text.starts_with("event: chat.start\n"), "{text}");
     let last = text.trim_end().rsplit("\n\n").next().expect("an event");
-    assert!(last.starts_with("event: chat.end\n") && last.contains("resp_"), "{last}");
+    assert!(
+        last.starts_with("event: chat.end\n") && last.contains("resp_"),
+        "{last}"
+    );
     assert_eq!(server.stop(), Some(0));
 }
 
@@ -84,15 +85,30 @@ fn a_model_is_downloaded_and_answers() {
     let id = started["job_id"].as_str().expect("an id").to_owned();
     assert!(id.len() == 14 && id.starts_with("job_"), "{id}");
     let status = finished(server.lmstudio, &id);
-    assert_eq!((&status["status"], &status["downloaded_bytes"]), (&json!("completed"), &json!(size)), "{status}");
-    assert!(status["completed_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{status}");
-    let answer = ask(&server, &json!({"model": "acme/fresh", "input": "ping", "temperature": 0}));
+    assert_eq!(
+        (&status["status"], &status["downloaded_bytes"]),
+        (&json!("completed"), &json!(size)),
+        "{status}"
+    );
+    assert!(
+        status["completed_at"].as_str().is_some_and(|at| at.ends_with('Z')),
+        "{status}"
+    );
+    let answer = ask(
+        &server,
+        &json!({"model": "acme/fresh", "input": "ping", "temperature": 0}),
+    );
     assert_eq!(answer["output"][0]["content"], "pong", "{answer}");
 
     let again = start(&server, "https://huggingface.co/acme/Fresh-GGUF").json();
     assert_eq!(again, json!({"status": "already_downloaded"}));
     let unknown = start(&server, "acme/nothing");
-    assert_eq!(unknown.status, 404, "{}", String::from_utf8_lossy(&unknown.body));
+    assert_eq!(
+        (unknown.status, &unknown.json()["error"]["type"]),
+        (404, &json!("model_not_found")),
+        "{}",
+        String::from_utf8_lossy(&unknown.body)
+    );
     // Known after a restart, to both status routes.
     server.restart();
     assert_eq!(finished(server.lmstudio, &id)["status"], "completed");

@@ -89,9 +89,9 @@ mod tests {
         let held = std::sync::Arc::new(());
         let inside = std::sync::Arc::clone(&held);
         let mut body = written(|writer| async move {
-            let _inside = inside;
             writer.send(&mut b"a".to_vec());
             std::future::pending::<()>().await;
+            drop(inside);
         });
         assert!(body.frame().await.is_some());
         assert_eq!(std::sync::Arc::strong_count(&held), 2);

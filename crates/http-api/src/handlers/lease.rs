@@ -142,7 +142,7 @@ pub(super) fn usual(cx: &Cx, suits: &[Capability]) -> Option<Arc<ModelEntry>> {
                 .filter(|entry| used(entry).is_some())
                 .max_by_key(used)
         })
-        .or_else(|| match all.as_slice() {
+        .or(match all.as_slice() {
             [only] => Some(*only),
             _ => None,
         });

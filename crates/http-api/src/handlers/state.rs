@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::downloads;
 use super::lease::{known, not_found};
 use super::llamarunner::engine_bytes;
-use super::{Answer, listed, query};
+use super::{Answer, listed_with_instances, query};
 use crate::dispatch::Cx;
 use crate::errors::{json, text};
 use crate::relay;
@@ -132,7 +132,8 @@ async fn document(state: &ApiState) -> StateView {
             error: Some(error.to_string()),
         },
     };
-    let models = listed(state);
+    // An extra instance takes memory and can be stopped, so the window shows it too.
+    let models = listed_with_instances(state);
     let memory = state.hardware.memory();
     let listeners = state.listeners.load_full();
     let config = (state.config_status)();

@@ -90,7 +90,7 @@ async fn history(state: &ApiState, previous: Option<&str>) -> Result<Vec<Message
         .store
         .response_chain(ResponseKind::LmStudio, id)
         .await
-        .map_err(kept)?;
+        .map_err(|error| kept(&error))?;
     if chain.is_empty() {
         let text = format!("There is no stored response '{id}'.");
         return Err(RunnerError::invalid(text)
@@ -106,7 +106,7 @@ async fn history(state: &ApiState, previous: Option<&str>) -> Result<Vec<Message
     Ok(messages)
 }
 
-fn kept(error: store::StoreError) -> RunnerError {
+fn kept(error: &store::StoreError) -> RunnerError {
     tracing::error!(%error, "stored conversations");
     RunnerError::internal("Stored conversations cannot be reached. The log says more.")
 }

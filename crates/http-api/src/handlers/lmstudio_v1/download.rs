@@ -2,7 +2,7 @@
 
 use dialects::lmstudio_rest::v1::{self, DownloadCall};
 use domain::{ErrorKind, JobId, JobView, RunnerError};
-use downloads::{Job, Source};
+use downloads::{DownloadError, Job, Source};
 use http::Response;
 use hyper::body::Incoming;
 
@@ -18,9 +18,20 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
         repo: call.repo,
         file_or_quant: call.file_or_quant,
     };
-    let job = cx.state().downloads.start_job(source).await?;
-    let view = job.planned().await?;
+    let job = cx.state().downloads.start_job(source).await.map_err(refused)?;
+    let view = job.planned().await.map_err(refused)?;
     Ok(json(cx.route.dialect, v1::download_started(&view, job.was_present())))
+}
+
+/// An unknown repository is an unknown model here.
+fn refused(error: DownloadError) -> RunnerError {
+    let unknown = matches!(error, DownloadError::NotFound(_));
+    let mut error = RunnerError::from(error);
+    if unknown {
+        error.kind = ErrorKind::ModelNotFound;
+        error.param = Some("model".into());
+    }
+    error
 }
 
 /// `GET /api/v1/models/download/status`: all of them (*ext*).
