@@ -612,5 +612,9 @@ async fn killed_at_random_twenty_jobs_end_whole() {
             assert!(std::fs::read(home.path().join("models").join(found)).unwrap() == *bytes);
         }
     }
-    assert!(files(home.path()).iter().all(|file| !file.contains(".partial")));
+    let left: Vec<String> = files(home.path())
+        .into_iter()
+        .filter(|file| file.contains(".partial"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
 }

@@ -117,15 +117,28 @@ fn lock(data: &File) -> bool {
     }
 }
 
+/// The next sidecar, until it is whole.
+fn next_sidecar(sidecar: &Path) -> PathBuf {
+    suffixed(sidecar, ".new")
+}
+
 /// Removes what there is of an unfinished file. Blocking.
 pub(crate) fn discard(file: &Path) -> io::Result<()> {
-    for path in [data_path(file), sidecar_path(file)] {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    remove(&data_path(file))?;
+    remove_notes(&sidecar_path(file))
+}
+
+/// Removes the sidecar, and a half-written one that an earlier life left.
+fn remove_notes(sidecar: &Path) -> io::Result<()> {
+    remove(&next_sidecar(sidecar))?;
+    remove(sidecar)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 impl Partial {
@@ -210,13 +223,13 @@ impl Partial {
         let ledger = self.ledger().clone();
         self.data.sync_data()?;
         let text = serde_json::to_vec(&ledger).map_err(io::Error::other)?;
-        let fresh = suffixed(&self.sidecar, ".new");
+        let fresh = next_sidecar(&self.sidecar);
         let replaced = write_private(&fresh, &text).and_then(|()| std::fs::rename(&fresh, &self.sidecar));
         match replaced {
             Err(error) if matches!(write_error(&error), DownloadError::DiskFull { .. }) => {
                 // On a full disk it is written over in its place. A half-written one is not believed, so the worst is a new
                 // start; without it, that would be certain.
-                std::fs::remove_file(&fresh)?;
+                remove(&fresh)?;
                 let mut file = OpenOptions::new().write(true).open(&self.sidecar)?;
                 file.write_all(&text)?;
                 file.set_len(text.len() as u64)
@@ -245,10 +258,7 @@ impl Partial {
         if let Some(folder) = target.parent() {
             sync_folder(folder);
         }
-        match std::fs::remove_file(sidecar) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_notes(&sidecar)
     }
 }
 

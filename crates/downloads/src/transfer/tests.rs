@@ -610,6 +610,26 @@ async fn a_partial_never_looks_complete_and_a_forged_sidecar_is_not_believed() {
 }
 
 #[tokio::test]
+async fn what_a_killed_life_left_beside_a_complete_file_goes() {
+    let case = Case::new(quick()).await;
+    case.fetch().await.unwrap();
+    let left = |suffix: &str| {
+        let mut path = case.file.path.clone().into_os_string();
+        path.push(suffix);
+        std::fs::write(path, "{").unwrap();
+    };
+    // Killed between the last two steps, and while noting.
+    left(".partial.json");
+    left(".partial.json.new");
+    case.fetch().await.unwrap();
+    case.assert_whole("there already");
+    std::fs::remove_file(&case.file.path).unwrap();
+    left(".partial.json.new");
+    case.fetch().await.unwrap();
+    case.assert_whole("fetched again");
+}
+
+#[tokio::test]
 async fn a_stop_ends_it_soon_and_keeps_what_is_there() {
     let case = Case::new(quick()).await;
     case.origin
