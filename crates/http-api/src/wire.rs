@@ -179,7 +179,7 @@ impl<S> Wire<S> {
         self.state = State::Oversized;
         if let Verdict::Refuse(good) = verdict {
             // hyper answers 400 to a NUL wherever it stands: in a head, a chunk size or a trailer.
-            self.refused = input.clone();
+            self.refused.clone_from(&input);
             input.truncate(good);
             input.extend_from_slice(b"\0\r\n\r\n");
             self.state = State::Refused;

@@ -65,7 +65,7 @@ pub(super) fn info(cx: &Context) -> Reply {
 }
 
 /// `notify`: a line of the log, which the window shows.
-pub(super) fn notify(cx: &Context, given: &Notify) -> Reply {
+pub(super) fn notify(cx: &Context, given: &Notify) {
     let description = given.description.as_deref().unwrap_or_default();
     tracing::info!(
         client = cx.name,
@@ -73,7 +73,6 @@ pub(super) fn notify(cx: &Context, given: &Notify) -> Reply {
         description,
         "a program sends a notice"
     );
-    Ok(None)
 }
 
 /// `uploadFileBase64`: a new identifier each time, also for equal bytes.

@@ -95,17 +95,17 @@ async fn handshake(socket: &mut Socket, connection: &Connection) -> Option<Arc<C
     };
     let farewell = async {
         socket.send(Message::text(wire::auth_refused(refused))).await?;
-        socket.close(close_frame(CloseCode::Policy, refused)).await
+        socket.close(Some(close_frame(CloseCode::Policy, refused))).await
     };
     let _ = timeout(Duration::from_secs(1), farewell).await;
     None
 }
 
-fn close_frame(code: CloseCode, reason: &'static str) -> Option<CloseFrame> {
-    Some(CloseFrame {
+fn close_frame(code: CloseCode, reason: &'static str) -> CloseFrame {
+    CloseFrame {
         code,
         reason: reason.into(),
-    })
+    }
 }
 
 /// Writes what is queued; ends when the queue is closed, the client does not read, or the socket breaks.
@@ -125,7 +125,10 @@ async fn write(mut sink: Sink, mut queue: mpsc::Receiver<Message>, slow: Duratio
             Ok(_) => return,
             Err(_) => {
                 tracing::warn!("a socket's client does not read; closed");
-                let farewell = sink.send(Message::Close(close_frame(CloseCode::Again, "You read too slowly.")));
+                let farewell = sink.send(Message::Close(Some(close_frame(
+                    CloseCode::Again,
+                    "You read too slowly.",
+                ))));
                 let _ = timeout(Duration::from_millis(100), farewell).await;
                 return;
             }
@@ -182,7 +185,6 @@ impl Session {
                         Some(Ok(Message::Text(text))) => self.frame(&text, stopping),
                         Some(Ok(Message::Binary(_))) => self.warn("Received a binary message", None),
                         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                        Some(Ok(Message::Close(_))) | None => return End::Left,
                         Some(Err(SocketError::Capacity(_))) => {
                             self.close(writing, CloseCode::Size, "The message is larger than 64 MiB.").await;
                             return End::Malformed;
@@ -191,7 +193,7 @@ impl Session {
                             self.close(writing, CloseCode::Protocol, "This is not a WebSocket message.").await;
                             return End::Malformed;
                         }
-                        Some(Err(_)) => return End::Left,
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Left,
                     }
                 }
                 Some(ended) = self.running.next(), if !self.running.is_empty() => {
@@ -216,7 +218,9 @@ impl Session {
     }
 
     async fn close(&mut self, writing: Pin<&mut impl Future<Output = ()>>, code: CloseCode, reason: &'static str) {
-        self.context.outbox.try_send(Message::Close(close_frame(code, reason)));
+        self.context
+            .outbox
+            .try_send(Message::Close(Some(close_frame(code, reason))));
         let _ = timeout(Duration::from_secs(1), writing).await;
     }
 
@@ -349,7 +353,7 @@ impl Session {
                 }
             }
             ClientFrame::Unknown { kind } => {
-                self.warn(&format!("Received a message of the unknown type '{kind}'"), None)
+                self.warn(&format!("Received a message of the unknown type '{kind}'"), None);
             }
         }
     }

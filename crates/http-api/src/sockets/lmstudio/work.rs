@@ -252,7 +252,10 @@ pub(super) fn call(context: &Arc<Context>, endpoint: &str, raw: Option<&RawValue
             "info" => Box::pin(async move { services::info(&cx) }),
             "notify" => {
                 let given = parameter(raw)?;
-                Box::pin(async move { services::notify(&cx, &given) })
+                Box::pin(async move {
+                    services::notify(&cx, &given);
+                    Ok(None)
+                })
             }
             "getExperimentFlags" => Box::pin(async move { reply(&[(); 0]) }),
             _ => return Err(unserved(context, endpoint)),
