@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use super::*;
 
@@ -25,40 +24,6 @@ fn no_method_and_path_twice() {
             route.path
         );
     }
-}
-
-/// The table as a page: method, path, dialect, access class, what it does.
-fn page() -> String {
-    let mut page = String::from(
-        "# API coverage\n\nEvery route of the three listeners, generated from `crates/http-api/src/routes/table.rs`. Do not edit; \
-         run\n`UPDATE_GENERATED=1 cargo test -p http-api`.\n\n| method | path | dialect | class | summary |\n|---|---|---|---|---|\n",
-    );
-    for route in ROUTES {
-        writeln!(
-            page,
-            "| {} | `{}` | {} | {} | {} |",
-            route.method.to_http(),
-            route.path,
-            route.dialect.as_str(),
-            route.class.as_str(),
-            route.summary.replace('|', "\\|")
-        )
-        .unwrap();
-    }
-    page
-}
-
-#[test]
-fn the_page_of_routes_is_current() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api-coverage.md");
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        std::fs::write(&path, page()).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == page(),
-        "docs/api-coverage.md is not current: run UPDATE_GENERATED=1 cargo test -p http-api"
-    );
 }
 
 #[test]
