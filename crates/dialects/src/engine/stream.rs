@@ -140,7 +140,8 @@ impl GenerationDecoder {
 
 impl State {
     fn event(&mut self, name: &[u8], data: &[u8], sink: &mut impl FnMut(Piece<'_>)) {
-        if self.ended {
+        // With several prompts the engine says `null` where it has nothing to say yet.
+        if self.ended || data == b"null" {
             return;
         }
         if data == b"[DONE]" {

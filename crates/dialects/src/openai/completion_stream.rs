@@ -126,7 +126,7 @@ impl Transcoder for ShapedStream {
             ended,
         } = self;
         splitter.push(chunk, |event| {
-            if *ended {
+            if *ended || event.data == b"null" {
                 return;
             }
             if event.data == b"[DONE]" {

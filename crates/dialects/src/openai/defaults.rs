@@ -1,7 +1,11 @@
 //! What a port, a stored model and Ollama's `options` add to a body that is relayed (Ollama contract 7.2, 11).
 
+use std::borrow::Cow;
+
 use domain::chat::{ChatRequest, Message, Role};
 use domain::{LaunchOptions, ModelProfile, RunnerError};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::check::Edits;
@@ -21,7 +25,7 @@ pub struct Additions {
 }
 
 /// Reads `options`, adds what the stored model has and, on Ollama's port, its defaults. A stored system prompt and stored
-/// messages go before the chat's own: that is an edit of `messages`.
+/// messages go before the chat's own (but behind a system message of its own): that is an edit of `messages`.
 ///
 /// # Errors
 /// `InvalidRequest` for a wrong type in `options` or in a stored parameter.
@@ -41,20 +45,19 @@ pub fn additions(
     } else if !stored && !ollama_port {
         return Ok(Additions::default());
     }
+    let own = own_systems(peeked);
     if stored {
-        let own_system = first_role(peeked).is_some_and(|role| role == "system" || role == "developer");
-        if own_system {
-            request.messages.push(Message::text(Role::System, ""));
-        }
+        // Stands for the chat's own system messages, which the stored ones go behind.
+        request
+            .messages
+            .extend((own > 0).then(|| Message::text(Role::System, "")));
         ollama::apply_profile(profile, &mut request)?;
-        if own_system {
-            request.messages.pop();
-        }
+        request.messages.drain(..own.min(1));
     }
     let body = engine::chat_body(&request, Limits::default())?;
     let mut members: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
-    if let Some(Value::Array(before)) = members.remove("messages") {
-        put_before(peeked, &before, edits);
+    if let Some(Value::Array(added)) = members.remove("messages") {
+        insert(peeked, own, &added, edits);
     }
     members.remove("stream");
     members.remove("cache_prompt");
@@ -77,22 +80,52 @@ pub fn additions(
     })
 }
 
-fn first_role(peeked: &Peeked<'_>) -> Option<String> {
-    let messages: Vec<Value> = serde_json::from_slice(peeked.get(Key::Messages)?.raw).ok()?;
-    Some(messages.first()?.get("role")?.as_str()?.to_owned())
+/// The messages of a chat as they will be sent.
+fn messages<'a>(peeked: &Peeked<'a>, edits: &'a Edits) -> Option<Vec<&'a RawValue>> {
+    let field = peeked.get(Key::Messages)?;
+    let edited = edits.iter().rev().find(|(key, _)| *key == Key::Messages);
+    serde_json::from_slice(edited.map_or(field.raw, |(_, value)| value)).ok()
 }
 
-/// Puts messages before those of the body, or before those an earlier edit made of them.
-fn put_before(peeked: &Peeked<'_>, before: &[Value], edits: &mut Edits) {
-    let Some(field) = peeked.get(Key::Messages).filter(|_| !before.is_empty()) else {
+/// How many system messages a chat begins with.
+fn own_systems(peeked: &Peeked<'_>) -> usize {
+    #[derive(Deserialize)]
+    struct Said<'a> {
+        #[serde(borrow)]
+        role: Cow<'a, str>,
+    }
+    let none = Edits::new();
+    let list = messages(peeked, &none).unwrap_or_default();
+    let roles = list
+        .iter()
+        .map(|message| serde_json::from_str::<Said<'_>>(message.get()));
+    roles
+        .take_while(|said| {
+            said.as_ref()
+                .is_ok_and(|said| said.role == "system" || said.role == "developer")
+        })
+        .count()
+}
+
+/// Inserts messages into those of the body, or into those an earlier edit made of them.
+fn insert(peeked: &Peeked<'_>, at: usize, added: &[Value], edits: &mut Edits) {
+    if added.is_empty() {
         return;
-    };
-    let edited = edits.iter().rev().find(|(key, _)| *key == Key::Messages);
-    let own = edited.map_or(field.raw, |(_, value)| value);
-    let Some(own) = own.strip_prefix(b"[") else { return };
-    let mut list = to_vec(&before);
-    list.pop();
-    list.push(b',');
-    list.extend_from_slice(own);
-    edits.push((Key::Messages, list));
+    }
+    let Some(list) = messages(peeked, edits) else { return };
+    let (before, after) = list.split_at(at.min(list.len()));
+    let mut joined = vec![b'['];
+    let added: Vec<Vec<u8>> = added.iter().map(to_vec).collect();
+    let texts = before
+        .iter()
+        .map(|message| message.get().as_bytes())
+        .chain(added.iter().map(Vec::as_slice))
+        .chain(after.iter().map(|message| message.get().as_bytes()));
+    for text in texts {
+        joined.extend_from_slice(text);
+        joined.push(b',');
+    }
+    joined.pop();
+    joined.push(b']');
+    edits.push((Key::Messages, joined));
 }

@@ -17,6 +17,7 @@ mod reasoning;
 mod relay;
 mod rerank;
 pub mod responses;
+mod several;
 
 pub(crate) use check::common;
 pub use check::{Edits, answers, check_chat, check_completion, check_embeddings, check_rerank, too_many_answers};
@@ -26,8 +27,9 @@ pub use defaults::{Additions, additions};
 pub use embeddings::Cut;
 
 pub use error::{error, error_value, status};
-pub(crate) use media::image as data_image;
+pub(crate) use media::{check_addresses, image as data_image};
 pub use models::{Ids, ModelListOptions, listed_id, model_one, model_value, models_list};
 pub use reasoning::{NamedReasoning, ReasoningName, name_reasoning};
 pub use relay::{RelayTail, StreamErrorForm, stream_error};
 pub use rerank::rerank_response;
+pub use several::{Several, SeveralAnswers, SeveralStream};

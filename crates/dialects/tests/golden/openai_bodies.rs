@@ -3,7 +3,7 @@
 use dialects::engine::{self, AnswerCollector, Limits, Wire};
 use dialects::openai::{
     self, CompletionPlan, CompletionShape, Cut, InfillHead, InfillStream, NamedReasoning, Prompt, ReasoningName,
-    ShapedStream, StreamErrorForm,
+    Several, SeveralAnswers, SeveralStream, ShapedStream, StreamErrorForm,
 };
 use dialects::{Transcoder, peek};
 use domain::{ModelProfile, RunnerError};
@@ -255,6 +255,46 @@ fn a_stored_model_adds_to_a_chat() {
         .collect();
     assert_eq!(
         (texts, &own["temperature"], own.get("max_tokens")),
-        (vec!["Hi", "y"], &0.9.into(), None)
+        (vec!["y", "Hi"], &0.9.into(), None)
     );
+}
+
+/// What the engine streams for two answers, one with a tool call, to one prompt.
+const TWO: &[u8] = b"data: null\n\ndata: {\"choices\":[{\"finish_reason\":null,\"index\":1,\"delta\":{\"role\":\"assistant\",\"content\":null}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"system_fingerprint\":\"f\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[{\"finish_reason\":null,\"index\":1,\"delta\":{\"reasoning_content\":\"hm\"}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[{\"finish_reason\":null,\"index\":1,\"delta\":{\"content\":\"pong\"},\"logprobs\":{\"content\":[{\"token\":\"pong\",\"logprob\":-0.5}]}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"x\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[{\"finish_reason\":\"stop\",\"index\":1,\"delta\":{}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\",\"usage\":{\"completion_tokens\":2,\"prompt_tokens\":9,\"total_tokens\":11,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\ndata: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"delta\":{}}],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\"}\n\ndata: {\"choices\":[],\"created\":1,\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\",\"usage\":{\"completion_tokens\":5,\"prompt_tokens\":9,\"total_tokens\":14,\"prompt_tokens_details\":{\"cached_tokens\":8}}}\n\ndata: [DONE]\n\n";
+
+#[test]
+fn several_answers_are_counted_once_and_whole() {
+    let several = |body: &str| {
+        let peeked = peek::peek(body.as_bytes()).unwrap();
+        Several::of(&peeked, openai::answers(&peeked).unwrap())
+    };
+    assert!(several(r#"{"n":1}"#).is_none() && several(r#"{"prompt":[1,2,3]}"#).is_none());
+    assert!(several(r#"{"prompt":["a","b"]}"#).is_some());
+    let two = several(r#"{"n":2}"#).unwrap();
+    for (name, file) in [(None, "two.sse"), (Some(ReasoningName::Both), "two-named.sse")] {
+        let make = || -> Box<dyn Transcoder> { Box::new(SeveralStream::new(two, name, StreamErrorForm::OpenAi)) };
+        let whole = replay_all(make, TWO);
+        compare(&folder("openai").join(file), &whole);
+        assert_eq!(String::from_utf8(whole).unwrap().matches("\"usage\"").count(), 1);
+        let cut = String::from_utf8(replay(make, &TWO[..TWO.len() / 2], 9)).unwrap();
+        assert!(cut.contains("The model's engine ended") && !cut.contains("[DONE]"));
+    }
+    let gather = |stream: &[u8], piece: usize| {
+        let mut answers = SeveralAnswers::new();
+        stream.chunks(piece).for_each(|chunk| answers.push(chunk));
+        answers.finish(two)
+    };
+    let whole = gather(TWO, TWO.len()).unwrap();
+    assert_eq!(whole, gather(TWO, 1).unwrap());
+    compare(&folder("openai").join("two.json"), &pretty(&whole));
+    assert!(gather(&TWO[..TWO.len() / 2], 9).is_err());
+    let broken = b"data: {\"error\":{\"code\":500,\"message\":\"boom\"}}\n\ndata: [DONE]\n\n";
+    assert!(gather(broken, 1).unwrap_err().message.contains("boom"));
+    let texts = std::fs::read(folder("engine").join("oaicomp.sse")).unwrap();
+    let text: Value = serde_json::from_slice(&gather(&texts, 7).unwrap()).unwrap();
+    assert_eq!(
+        (&text["object"], &text["choices"][0]["finish_reason"]),
+        (&"text_completion".into(), &"length".into())
+    );
+    assert!(text["choices"][0]["text"].as_str().unwrap().starts_with(" there was"));
 }

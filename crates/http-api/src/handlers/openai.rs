@@ -7,7 +7,7 @@ use config::ReasoningField;
 use dialects::engine::Wire;
 use dialects::openai::{
     self, Additions, CompletionPlan, Cut, Edits, Ids, InfillHead, InfillStream, ModelListOptions, NamedReasoning,
-    Prompt, ReasoningName, RelayTail, ShapedStream, StreamErrorForm,
+    Prompt, ReasoningName, RelayTail, Several, SeveralAnswers, SeveralStream, ShapedStream, StreamErrorForm,
 };
 use dialects::peek::{self, Key, Peeked};
 use dialects::{Rendered, engine, lmstudio_rest};
@@ -115,22 +115,48 @@ impl Work {
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    let sent = start(cx, parts, cx.collect(body).await?, Work::Chat).await?;
-    let mut answer = match reasoning_name(cx, &sent.target.entry) {
-        None => relayed(cx, sent.response).await?,
-        Some(name) if relay::is_event_stream(sent.response.headers()) => {
-            let coder = NamedReasoning::new(name, error_form(cx));
-            relay::translated(sent.response.into_body(), coder, Rendered::SSE).await?
+    let body = cx.collect(body).await?;
+    let prepared = prepare(cx, parts, body, Work::Chat, true).await?;
+    let response = prepared.send(cx).await?;
+    let name = reasoning_name(cx, &prepared.target.entry);
+    let mut answer = match (prepared.several, name) {
+        (None, None) => relayed(cx, response).await?,
+        (Some(several), name) if prepared.stream => {
+            let coder = SeveralStream::new(several, name, error_form(cx));
+            relay::translated(response.into_body(), coder, Rendered::SSE).await?
         }
-        Some(name) => {
-            let whole = sent.response.into_body().collect_bytes(MAX_ANSWER).await?;
+        (None, Some(name)) if prepared.stream => {
+            let coder = NamedReasoning::new(name, error_form(cx));
+            relay::translated(response.into_body(), coder, Rendered::SSE).await?
+        }
+        (several, name) => {
+            let whole = whole(response, several).await?;
             let mut named = Vec::with_capacity(whole.len() + 64);
-            openai::name_reasoning(&whole, name, &mut named);
+            match name {
+                Some(name) => openai::name_reasoning(&whole, name, &mut named),
+                None => named = whole,
+            }
             json(cx.route.dialect, named)
         }
     };
-    sent.target.mark(&mut answer);
+    prepared.target.mark(&mut answer);
     Ok(answer)
+}
+
+/// A whole answer; several of them come as a stream, whose counts are added up.
+async fn whole(response: Response<UpstreamBody>, several: Option<Several>) -> Result<Vec<u8>, RunnerError> {
+    let mut upstream = response.into_body();
+    let Some(several) = several else {
+        return Ok(upstream.collect_bytes(MAX_ANSWER).await?.to_vec());
+    };
+    let mut answers = SeveralAnswers::new();
+    while !answers.ended() {
+        let Some(piece) = relay::next_piece(&mut upstream).await? else {
+            break;
+        };
+        answers.push(&piece);
+    }
+    answers.finish(several)
 }
 
 /// Another name for `reasoning_content`, where clients of the port expect one. Models that do not reason are relayed
@@ -164,26 +190,33 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
         let peeked = peek::peek(&body)?;
         openai::completion_plan(&body, &peeked)?
     };
-    let shape = match plan {
-        CompletionPlan::Relay(_) => {
-            let sent = start(cx, parts, body, Work::Completion).await?;
-            let mut answer = relayed(cx, sent.response).await?;
-            sent.target.mark(&mut answer);
-            return Ok(answer);
-        }
+    let (work, shape) = match plan {
+        CompletionPlan::Relay(_) => (Work::Completion, None),
+        CompletionPlan::Shaped(_, shape) => (Work::Shaped, Some(shape)),
         CompletionPlan::Infill(request, shape) => return Box::pin(infill(cx, parts, body, *request, shape)).await,
-        CompletionPlan::Shaped(_, shape) => shape,
     };
-    let prepared = prepare(cx, parts, body, Work::Shaped).await?;
-    let calls = EngineCalls::new(cx, &prepared.lease);
-    let echo = echoed(&calls, shape.echo.clone().unwrap_or_default()).await?;
-    let response = calls.send(Work::Shaped.path(), prepared.body).await?;
-    let mut answer = if relay::is_event_stream(response.headers()) {
-        let coder = ShapedStream::new(&shape, echo, error_form(cx));
-        relay::translated(response.into_body(), coder, Rendered::SSE).await?
-    } else {
-        let whole = response.into_body().collect_bytes(MAX_ANSWER).await?;
-        json(cx.route.dialect, openai::shape_completion(&whole, &shape, echo)?)
+    let prepared = prepare(cx, parts, body, work, true).await?;
+    let mut answer = match (shape, prepared.several) {
+        (None, Some(several)) if !prepared.stream => {
+            json(cx.route.dialect, whole(prepared.send(cx).await?, Some(several)).await?)
+        }
+        (None, Some(several)) => {
+            let coder = SeveralStream::new(several, None, error_form(cx));
+            relay::translated(prepared.send(cx).await?.into_body(), coder, Rendered::SSE).await?
+        }
+        (None, None) => relayed(cx, prepared.send(cx).await?).await?,
+        (Some(shape), several) => {
+            let calls = EngineCalls::new(cx, &prepared.lease);
+            let echo = echoed(&calls, shape.echo.clone().unwrap_or_default()).await?;
+            let response = prepared.send(cx).await?;
+            if prepared.stream {
+                let coder = ShapedStream::new(&shape, echo, error_form(cx));
+                relay::translated(response.into_body(), coder, Rendered::SSE).await?
+            } else {
+                let whole = whole(response, several).await?;
+                json(cx.route.dialect, openai::shape_completion(&whole, &shape, echo)?)
+            }
+        }
     };
     prepared.target.mark(&mut answer);
     Ok(answer)
@@ -209,12 +242,11 @@ async fn infill(
     request: CompletionRequest,
     shape: openai::CompletionShape,
 ) -> Answer {
-    let include_usage = {
-        let options = serde_json::from_slice::<StreamOptions>(&body);
-        options.is_ok_and(|body| body.stream_options.is_some_and(|options| options.include_usage))
-    };
-    let stream = peek::peek(&body)?.stream()?;
-    let prepared = prepare(cx, parts, body, Work::Infill).await?;
+    let include_usage = peek::peek(&body)?
+        .get(peek::Key::StreamOptions)
+        .and_then(|options| serde_json::from_slice::<StreamOptions>(options.raw).ok())
+        .is_some_and(|options| options.include_usage);
+    let prepared = prepare(cx, parts, body, Work::Infill, false).await?;
     let calls = EngineCalls::new(cx, &prepared.lease);
     let head = InfillHead {
         id: format!("cmpl-{}", &random_hex()[..24]),
@@ -226,7 +258,7 @@ async fn infill(
     };
     let body = engine::infill_body(&request, limits(&prepared.lease))?;
     let upstream = calls.send(engine::INFILL, body).await?.into_body();
-    let mut answer = if stream {
+    let mut answer = if prepared.stream {
         relay::translated(upstream, InfillStream::new(head, error_form(cx)), Rendered::SSE).await?
     } else {
         json(
@@ -240,11 +272,6 @@ async fn infill(
 
 #[derive(serde::Deserialize)]
 struct StreamOptions {
-    stream_options: Option<IncludeUsage>,
-}
-
-#[derive(serde::Deserialize)]
-struct IncludeUsage {
     #[serde(default)]
     include_usage: bool,
 }
@@ -272,7 +299,8 @@ pub(super) async fn rerank(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         target,
         lease,
         body: rewritten,
-    } = prepare(cx, parts, body.clone(), Work::Rerank).await?;
+        ..
+    } = prepare(cx, parts, body.clone(), Work::Rerank, false).await?;
     let peeked = peek::peek(&body)?;
     let tei = peeked.get(Key::Documents).is_none() && peeked.get(Key::Texts).is_some();
     let answer = EngineCalls::new(cx, &lease).ask(Work::Rerank.path(), rewritten).await?;
@@ -305,9 +333,10 @@ pub(super) struct Sent {
 
 /// Body to engine: peek, find the model, get a lease, send the bytes.
 pub(super) async fn start(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Sent, RunnerError> {
-    let Prepared { target, lease, body } = prepare(cx, parts, body, work).await?;
+    let prepared = prepare(cx, parts, body, work, false).await?;
     let since = Instant::now();
-    let response = EngineCalls::new(cx, &lease).send(work.path(), body).await?;
+    let response = prepared.send(cx).await?;
+    let Prepared { target, lease, .. } = prepared;
     Ok(Sent {
         target,
         lease,
@@ -319,10 +348,23 @@ pub(super) async fn start(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Re
 struct Prepared {
     target: Target,
     lease: Lease,
+    work: Work,
     body: Bytes,
+    /// The client asked for a stream.
+    stream: bool,
+    /// More than one answer is asked for.
+    several: Option<Several>,
 }
 
-async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prepared, RunnerError> {
+impl Prepared {
+    async fn send(&self, cx: &Cx) -> Result<Response<UpstreamBody>, RunnerError> {
+        let calls = EngineCalls::new(cx, &self.lease);
+        calls.send(self.work.path(), self.body.clone()).await
+    }
+}
+
+/// `gather`: several answers may come as a stream although the client wants them whole; the handler puts them together.
+async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work, gather: bool) -> Result<Prepared, RunnerError> {
     let body = if work == Work::Chat {
         readable_body(body).await?
     } else {
@@ -366,6 +408,10 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
         ttl: peeked.ttl()?,
     };
     let answers = openai::answers(&peeked)?;
+    let several = Several::of(&peeked, answers).filter(|_| gather);
+    if several.is_some() && !stream {
+        edits.extend(Several::edits());
+    }
     if stream && work.mode() == EngineMode::Completion {
         cx.will_stream(error_form(cx))?;
     }
@@ -386,7 +432,14 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Prep
     if answers > parallel && work.mode() == EngineMode::Completion {
         return Err(openai::too_many_answers(parallel));
     }
-    Ok(Prepared { target, lease, body })
+    Ok(Prepared {
+        target,
+        lease,
+        work,
+        body,
+        stream,
+        several,
+    })
 }
 
 /// LM Studio's setting that leaves the thoughts in the text (LM Studio contract 4.2).
