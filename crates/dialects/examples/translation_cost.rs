@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialects::engine::Wire;
+use dialects::lmstudio_rest::v1::ChatStream;
 use dialects::lmstudio_rest::{V0Facts, V0Stream};
 use dialects::ollama::{ReplyHead, ReplyStream, Shape};
 use dialects::openai::responses::{Defaults, ResponseHead, ResponseStream, ResponsesCall};
@@ -57,9 +58,21 @@ fn main() -> std::io::Result<()> {
     };
     let chat = translate(&|| Box::new(ReplyStream::new(Shape::Chat, Wire::Chat, &head)), &mut out);
     let v0 = translate(&|| Box::new(V0Stream::new(V0Facts::default(), clock.clone())), &mut out);
+    let v1 = best(|| {
+        out.clear();
+        let mut events = ChatStream::new("tiny-chat".into());
+        for chunk in &chunks {
+            events.push(chunk, &mut out);
+        }
+        events.finish(&mut out);
+        black_box(&out);
+    });
     let call = ResponsesCall::parse(br#"{"input":"x"}"#, Defaults::default()).map_err(std::io::Error::other)?;
     let response_head = ResponseHead::new(&call, &"0".repeat(48), "tiny-chat", clock.clone());
-    let responses = translate(&|| Box::new(ResponseStream::new(response_head.clone(), false)), &mut out);
+    let responses = translate(
+        &|| Box::new(ResponseStream::new(response_head.clone(), false)),
+        &mut out,
+    );
     let named = translate(
         &|| Box::new(NamedReasoning::new(ReasoningName::Both, StreamErrorForm::OpenAi)),
         &mut out,
@@ -87,6 +100,7 @@ fn main() -> std::io::Result<()> {
     writeln!(stdout, "  relay (watch and copy)      {:8.1}", per_event(relay))?;
     writeln!(stdout, "  ollama chat (to NDJSON)     {:8.1}", per_event(chat))?;
     writeln!(stdout, "  lm studio v0 (SSE to SSE)   {:8.1}", per_event(v0))?;
+    writeln!(stdout, "  lm studio v1 (its events)   {:8.1}", per_event(v1))?;
     writeln!(stdout, "  openai responses            {:8.1}", per_event(responses))?;
     writeln!(stdout, "  openai chat, reasoning named {:7.1}", per_event(named))?;
     writeln!(
