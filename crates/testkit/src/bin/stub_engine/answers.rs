@@ -16,6 +16,8 @@ struct Rule {
     any: Vec<String>,
     /// Only requests with tools, or only those without.
     tools: Option<bool>,
+    /// Only requests that end with a tool's result, or only those that do not.
+    answered: Option<bool>,
     script: Script,
 }
 
@@ -41,8 +43,11 @@ impl Answers {
             .get("tools")
             .and_then(Value::as_array)
             .is_some_and(|tools| !tools.is_empty());
+        let last = request.get("messages").and_then(Value::as_array).and_then(|messages| messages.last());
+        let answered = last.is_some_and(|message| message.get("role").and_then(Value::as_str) == Some("tool"));
         let fits = |rule: &&Rule| {
             rule.tools.is_none_or(|tools| tools == has_tools)
+                && rule.answered.is_none_or(|wanted| wanted == answered)
                 && (rule.any.is_empty() || rule.any.iter().any(|word| asked.contains(&word.to_lowercase())))
         };
         self.0
