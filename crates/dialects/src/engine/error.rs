@@ -97,7 +97,8 @@ fn said(message: &str, status: u16) -> String {
     text
 }
 
-fn context_exceeded(prompt: Option<u64>, context: Option<u64>) -> RunnerError {
+/// The prompt does not fit, with both token counts where they are known.
+pub fn context_exceeded(prompt: Option<u64>, context: Option<u64>) -> RunnerError {
     let text = match (prompt, context) {
         (Some(prompt), Some(context)) => {
             format!("the input ({prompt} tokens) exceeds the context length ({context} tokens)")

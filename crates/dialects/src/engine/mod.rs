@@ -13,7 +13,7 @@ mod wire;
 
 pub(crate) use answer::ToolCalls;
 pub use answer::{Answer, AnswerCollector};
-pub use error::error_from_response;
+pub use error::{context_exceeded, error_from_response};
 pub(crate) use error::error_from_value;
 pub use guard::{check_schema, check_schema_bytes};
 pub use replies::{

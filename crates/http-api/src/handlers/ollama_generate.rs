@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dialects::engine;
 use dialects::ollama::{self, GenerateCall, GenerateJob, GenerateMode, Plan, ReplyForm, ReplyStream, Route, Shape};
 use dialects::{Rendered, Transcoder};
-use domain::chat::ChatRequest;
+use domain::chat::{ChatRequest, CompletionRequest};
 use domain::{EngineMode, KeepAlive, ModelEntry, RunnerError};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
@@ -95,7 +95,10 @@ async fn run(
             engine::completion_body(&raw, limits)?,
             Prompt::Untold,
         ),
-        GenerateMode::Infill(gap) => (engine::INFILL, engine::infill_body(&gap, limits)?, Prompt::Untold),
+        GenerateMode::Infill(gap) => {
+            fits(&calls, lease.launch().context, &gap).await?;
+            (engine::INFILL, engine::infill_body(&gap, limits)?, Prompt::Untold)
+        }
         GenerateMode::Continue { chat, context } => {
             let earlier = calls.detokenize(&context).await.map_err(ollama::unreadable_context)?;
             let rendered = calls.render(&chat).await?;
@@ -130,6 +133,20 @@ async fn run(
         Dialect::Ollama,
         ollama::reply(Shape::Generate, &head, &answer, context.as_deref())?,
     ))
+}
+
+/// The engine cuts what surrounds a gap without a word; what cannot fit is refused as everywhere else (contract 4.2,
+/// \[better\]). Short texts cost nothing: a token is at least one byte.
+async fn fits(calls: &EngineCalls, context: u32, gap: &CompletionRequest) -> Result<(), RunnerError> {
+    let suffix = gap.suffix.as_deref().unwrap_or_default();
+    if context == 0 || gap.prompt.len() + suffix.len() < context as usize {
+        return Ok(());
+    }
+    let tokens = calls.tokenize(&gap.prompt, false).await?.len() + calls.tokenize(suffix, false).await?.len();
+    if tokens < context as usize {
+        return Ok(());
+    }
+    Err(engine::context_exceeded(Some(tokens as u64), Some(u64::from(context))))
 }
 
 /// Tokens of prompt and reply. A failure only costs the deprecated `context` field, not the answer.

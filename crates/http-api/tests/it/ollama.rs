@@ -442,3 +442,34 @@ async fn long_chats_lose_their_oldest_messages() {
     );
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_cannot_fit_is_refused_with_both_counts() {
+    let server = with_engine().await;
+    let long = "word ".repeat(9000);
+    for (path, mut body) in [
+        ("/api/chat", json!({"messages": [{"role": "user", "content": long}]})),
+        (
+            "/api/chat",
+            json!({"messages": [{"role": "user", "content": long}], "truncate": false}),
+        ),
+        ("/api/generate", json!({"prompt": long})),
+        ("/api/generate", json!({"prompt": long, "raw": true})),
+        ("/api/generate", json!({"prompt": long, "context": [1, 2]})),
+        ("/api/generate", json!({"prompt": long, "suffix": "x"})),
+    ] {
+        for stream in [true, false] {
+            body["model"] = "tiny-chat".into();
+            body["stream"] = stream.into();
+            let reply = post(server.ollama, path, &body).await;
+            let text = reply.json()["error"].as_str().unwrap().to_owned();
+            assert_eq!(reply.status, 400, "{path}: {text}");
+            assert!(
+                text.starts_with("the input (90")
+                    && text.ends_with(" tokens) exceeds the context length (4096 tokens)"),
+                "{text}"
+            );
+        }
+    }
+    server.stop().await;
+}
