@@ -14,7 +14,7 @@ use super::relay::{StreamErrorForm, stream_error};
 use crate::Transcoder;
 use crate::engine::{cut_error, error_from_value};
 use crate::json::to_vec;
-use crate::peek::{Key, Peeked};
+use crate::peek::{Field, Key, Peeked};
 use crate::sse::{SseSplitter, write_data};
 
 /// How many answers a request gives.
@@ -27,14 +27,11 @@ pub struct Several {
 impl Several {
     /// `None`: one answer.
     pub fn of(peeked: &Peeked<'_>, answers: u32) -> Option<Self> {
-        let prompts = peeked
-            .get(Key::Prompt)
-            .filter(|prompt| prompt.is_array())
-            .map_or(1, |prompt| {
-                let list: Vec<Value> = serde_json::from_slice(prompt.raw).unwrap_or_default();
-                let tokens = list.first().is_some_and(Value::is_number);
-                if tokens { 1 } else { list.len() }
-            });
+        let prompts = peeked.get(Key::Prompt).filter(Field::is_array).map_or(1, |prompt| {
+            let list: Vec<Value> = serde_json::from_slice(prompt.raw).unwrap_or_default();
+            let tokens = list.first().is_some_and(Value::is_number);
+            if tokens { 1 } else { list.len() }
+        });
         (answers > 1 || prompts > 1).then_some(Self {
             answers: u64::from(answers),
         })

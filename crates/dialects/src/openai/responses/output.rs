@@ -32,7 +32,8 @@ pub(super) fn text_part(text: &str, logprobs: &[Value]) -> Value {
 /// A call as it is shown.
 pub(super) struct Call<'a> {
     pub(super) id: &'a str,
-    pub(super) call_id: &'a str,
+    /// `call_id`.
+    pub(super) answered_by: &'a str,
     pub(super) name: &'a str,
     pub(super) namespace: Option<&'a str>,
     pub(super) arguments: &'a str,
@@ -43,7 +44,7 @@ impl Call<'_> {
     /// A function call item.
     pub(super) fn item(&self) -> Value {
         let mut item = json!({
-            "id": self.id, "type": "function_call", "status": self.status, "call_id": self.call_id, "name": self.name,
+            "id": self.id, "type": "function_call", "status": self.status, "call_id": self.answered_by, "name": self.name,
             "arguments": self.arguments
         });
         if let Some(namespace) = self.namespace {

@@ -422,7 +422,7 @@ impl State {
             let call_id = id.map_or_else(|| self.head.item_id("call", at), str::to_owned);
             let item = Call {
                 id: &item_id,
-                call_id: &call_id,
+                answered_by: &call_id,
                 name: &name,
                 namespace: namespace.as_deref(),
                 arguments: "",
@@ -514,7 +514,7 @@ impl State {
                 );
                 Call {
                     id: &id,
-                    call_id: &call_id,
+                    answered_by: &call_id,
                     name: &name,
                     namespace: namespace.as_deref(),
                     arguments: &arguments,
