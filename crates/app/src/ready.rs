@@ -108,6 +108,7 @@ mod tests {
             ollama: on(11434),
             lmstudio: on(1234),
             management: on(5800),
+            sdk_discovery: on(41343),
         };
         let start = format!(
             r#"{{"event":"ready","version":"{}","pid":{}"#,
