@@ -211,3 +211,22 @@ def test_wrong_methods_and_paths(runner):
     assert ask("GET", "/api/nothing") == (404, b"404 page not found")
     assert ask("DELETE", "/api/delete")[0] == 400
     assert ask("GET", "/api/tags/")[0] == 200, "after a redirect"
+
+
+def peak_memory(pid):
+    status = open(f"/proc/{pid}/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) << 10
+
+
+def test_a_large_upload_does_not_touch_memory(runner):
+    piece, pieces = bytes(1 << 20), 384
+    expected = hashlib.sha256()
+    for _ in range(pieces):
+        expected.update(piece)
+    before = peak_memory(runner.process.pid)
+    # As the client's own `create_blob` sends it: in chunks, without a length.
+    request = urllib.request.Request(f"{runner.ollama}/api/blobs/sha256:{expected.hexdigest()}", method="POST",
+                                     data=(piece for _ in range(pieces)), headers={"transfer-encoding": "chunked"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 201
+    assert peak_memory(runner.process.pid) - before < 32 << 20
