@@ -87,7 +87,10 @@ pub(super) fn target(cx: &Cx, name: Option<&str>) -> Result<Target, RunnerError>
     if let Some(entry) = name.and_then(|name| known(cx, name)) {
         return Ok(Target { entry, fallback: false });
     }
+    // It is a language model that answers; a vector of another model than the one asked for would be worse than none.
+    let generates = !matches!(cx.route.operation, Op::Embeddings | Op::V0Embeddings | Op::Rerank);
     if is_jit(cx)
+        && generates
         && cx.settings.lmstudio_port.use_single_loaded
         && let Some(entry) = single_loaded(cx)
     {
@@ -234,6 +237,25 @@ pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish:
     })?;
     let _ = cx.granted.set(granted(&lease));
     Ok(lease)
+}
+
+/// [`lease`] for work that needs no slot of the engine, such as counting tokens: while all slots are busy it goes past them.
+pub(super) async fn lease_beside(
+    cx: &Cx,
+    parts: &Parts,
+    entry: &Arc<ModelEntry>,
+    wish: Wish,
+) -> Result<Lease, RunnerError> {
+    let router = &cx.state().router;
+    let (state, instance) = router.status(entry.instance_key());
+    let busy = instance.is_some_and(|instance| instance.active >= instance.launch.parallel);
+    if state == ModelState::Ready
+        && busy
+        && let Some(look) = router.look(entry.instance_key())
+    {
+        return Ok(look);
+    }
+    lease(cx, parts, entry, wish).await
 }
 
 /// What the answer's head says about a lease.

@@ -145,6 +145,14 @@ async fn unknown_names_are_answered_by_the_only_loaded_model() {
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(reply.header("x-llamarunner-model-fallback"), "tiny-chat");
     }
+    for path in ["/v1/embeddings", "/api/v0/embeddings"] {
+        let vectors = post(server.lmstudio, path, &json!({"model": "gpt-4", "input": "x"})).await;
+        assert_eq!(
+            (vectors.status.as_u16(), &vectors.json()["error"]["code"]),
+            (404, &json!("model_not_found")),
+            "{path}"
+        );
+    }
     assert_eq!(
         post(server.ollama, "/v1/chat/completions", &chat("gpt-4", false))
             .await
