@@ -3,6 +3,8 @@ afterwards."""
 import hashlib
 import json
 import os
+import struct
+import urllib.error
 import urllib.request
 
 import ollama
@@ -230,3 +232,37 @@ def test_a_large_upload_does_not_touch_memory(runner):
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
     assert peak_memory(runner.process.pid) - before < 32 << 20
+
+
+def lora(rank, width, value):
+    """An adapter for the first attention of the tiny model, as llama.cpp's converter writes it."""
+    def text(value):
+        return struct.pack("<Q", len(value)) + value
+
+    keys = [(b"general.type", b"adapter"), (b"general.architecture", b"llama"), (b"adapter.type", b"lora")]
+    head = b"".join(text(key) + struct.pack("<I", 8) + text(value) for key, value in keys)
+    head += text(b"adapter.lora.alpha") + struct.pack("<If", 6, float(rank))
+    infos, data = b"", b""
+    for name, shape in ((b"blk.0.attn_q.weight.lora_a", (width, rank)), (b"blk.0.attn_q.weight.lora_b", (rank, width))):
+        infos += text(name) + struct.pack("<IQQIQ", 2, *shape, 0, len(data))
+        data += struct.pack(f"<{shape[0] * shape[1]}f", *[value] * (shape[0] * shape[1]))
+    whole = b"GGUF" + struct.pack("<IQQ", 3, 2, len(keys) + 1) + head + infos
+    return whole + bytes(-len(whole) % 32) + data
+
+
+def test_create_with_an_adapter(client, runner, tmp_path):
+    width = client.show(MODEL).modelinfo["llama.embedding_length"]
+    file = tmp_path / "adapter.gguf"
+    file.write_bytes(lora(2, width, 3.0))
+    digest = client.create_blob(file)
+    client.create(model="adapted", from_=MODEL, adapters={"adapter.gguf": digest}, parameters=ZERO)
+    assert "ADAPTER " in client.show("adapted").modelfile
+    question = user("Count to 100.")
+    plain = client.chat(MODEL, question, options=ZERO).message.content
+    assert client.chat("adapted", question).message.content != plain, "the adapter changes the answer"
+    with urllib.request.urlopen(f"{runner.ollama}/lora-adapters?model=adapted", timeout=10) as answer:
+        assert len(json.loads(answer.read())) == 1
+    client.delete("adapted")
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.create(model="x", from_=MODEL, adapters={"a.gguf": client.create_blob(WEIGHTS)})
+    assert caught.value.status_code == 400 and "is not an adapter" in caught.value.error
