@@ -19,7 +19,10 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-const BODIES: [(&str, fn(&[u8])); 6] = [
+/// What a parser does with its input and what must hold afterwards.
+type Body = fn(&[u8]);
+
+const BODIES: [(&str, Body); 6] = [
     ("anthropic", anthropic::run),
     ("lmstudio_ws", lmstudio_ws::run),
     ("ollama", ollama::run),

@@ -15,7 +15,7 @@ const RULES: WaitingRules = WaitingRules {
     keep_alive_every: Duration::from_millis(250),
 };
 /// The longest silence the client bears: four keep-alives, so that a busy machine does not decide the test.
-const IDLE: Duration = Duration::from_millis(1000);
+const IDLE: Duration = Duration::from_secs(1);
 const LOAD_MS: &str = "4000";
 
 async fn server(env: &[(&'static str, &str)]) -> Server {
