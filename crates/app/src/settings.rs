@@ -198,7 +198,8 @@ mod tests {
             registry.builtin.as_deref(),
             Some(Path::new("/d/models/builtin/tiny-chat.gguf"))
         );
-        assert_eq!(registry.dirs, Vec::<std::path::PathBuf>::new());
+        // Downloads are part of the library.
+        assert_eq!(registry.dirs, [Path::new("/d/models")]);
         assert_eq!(registry.store.as_deref(), Some(Path::new("/d/ollama")));
         assert_eq!(registry.other_stores, Vec::<std::path::PathBuf>::new());
         assert_eq!(engines(&config, &places()).cache_dir, Path::new("/k"));
@@ -239,7 +240,7 @@ mod tests {
                "groups": {"g": {"members": ["a"]}}}"#,
         );
         let registry = registry(&config, &places());
-        assert_eq!(registry.dirs, ["/h/m", "/c/rel"].map(std::path::PathBuf::from));
+        assert_eq!(registry.dirs, ["/h/m", "/c/rel", "/d/models"].map(std::path::PathBuf::from));
         assert_eq!(registry.builtin, None);
         let entry = &registry.entries["a"];
         assert_eq!(entry.path.as_deref(), Some(Path::new("/h/a.gguf")));
