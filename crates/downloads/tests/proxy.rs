@@ -1,5 +1,4 @@
 //! The environment's proxy is used, and is no private target. In processes of their own, for the environment is read there.
-#![expect(clippy::unwrap_used, reason = "test code may panic")]
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

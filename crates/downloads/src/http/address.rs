@@ -14,13 +14,18 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 /// The ranges of the IANA special-purpose registry that are not globally reachable.
 fn is_public_v4(v4: Ipv4Addr) -> bool {
     let [a, b, c, _] = v4.octets();
-    let special = match (a, b, c) {
-        (0 | 10 | 127 | 224.., ..) | (169, 254, _) | (192, 168, _) => true,
-        (100, b, _) => (64..128).contains(&b),
-        (172, b, _) => (16..32).contains(&b),
-        (192, 0, 0 | 2) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => true,
-        _ => false,
-    };
+    let special = matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224.., ..)
+            | (100, 64..128, _)
+            | (169, 254, _)
+            | (172, 16..32, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2)
+            | (198, 18 | 19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    );
     !special
 }
 
@@ -31,10 +36,11 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
     match segments {
-        // Mapped (::ffff:a.b.c.d) and the old compatible form, which includes :: and ::1.
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] => embedded(high, low),
-        // NAT64 with the well-known prefix, and 6to4.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        // Mapped (::ffff:a.b.c.d), the old compatible form, which includes :: and ::1, NAT64 with the well-known prefix, and
+        // 6to4.
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            embedded(high, low)
+        }
         // Local NAT64, Teredo and other protocol assignments, documentation, discard-only.
         [0x64, 0xff9b, ..] | [0x2001, 0..0x200 | 0xdb8, ..] | [0x100, 0, 0, 0, ..] => false,
         // Unique local, link-local, site-local, multicast. Only 2000::/3 is given out.

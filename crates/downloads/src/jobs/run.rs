@@ -186,7 +186,7 @@ impl Inner {
         let mut running = futures_util::stream::iter(works).buffer_unordered(self.slots.size());
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut meter = Meter::new(0);
+        let mut meter = Meter::new();
         let (mut told, mut untold) = (Instant::now(), false);
         let (mut fetched, mut failure) = (Vec::new(), None);
         loop {
@@ -203,7 +203,7 @@ impl Inner {
                 _ = look.tick() => {
                     untold |= job.change(|view| {
                         refresh(view, progress);
-                        view.bytes_per_second = meter.update(view.bytes_done);
+                        view.bytes_per_second = meter.update(progress.iter().map(|file| file.received()).sum());
                         let busy = progress.iter().any(|file| file.verifying());
                         if view.state == JobState::Downloading && busy && view.bytes_total == Some(view.bytes_done) {
                             view.state = JobState::Verifying;

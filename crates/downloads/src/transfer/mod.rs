@@ -48,6 +48,7 @@ pub(crate) struct Progress {
     done: AtomicU64,
     /// 0: unknown.
     size: AtomicU64,
+    received: AtomicU64,
     verifying: AtomicBool,
 }
 
@@ -63,6 +64,11 @@ impl Progress {
     /// Bytes on disk.
     pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that came in this life, also those that had to come again: what a speed is made of.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Size, once known.

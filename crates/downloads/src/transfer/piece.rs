@@ -1,6 +1,7 @@
 //! One piece of a file, brought with as many requests as it takes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -255,6 +256,7 @@ impl Bringing<'_> {
         .await
         .map_err(std::io::Error::other)??;
         *at += length;
+        self.progress.received.fetch_add(length, Ordering::Relaxed);
         self.tell();
         Ok(block)
     }
