@@ -174,6 +174,23 @@ def test_completes(model):
     assert "".join(pieces) == result.content
 
 
+def test_a_conversation_longer_than_the_context(client):
+    model = client.llm.load_new_instance(MODEL, "short", config={"contextLength": 256}, ttl=60)
+    chat = lmstudio.Chat("You are helpful.")
+    for _ in range(40):
+        chat.add_user_message("Hello")
+        chat.add_assistant_response("Hello! How can I help you today?")
+    chat.add_user_message("ping")
+    for policy in ("truncateMiddle", "rollingWindow"):
+        result = model.respond(chat, config={**ZERO, "contextOverflowPolicy": policy})
+        assert result.content == "pong" and result.stats.prompt_tokens_count < 256
+    with pytest.raises(lmstudio.LMStudioServerError, match="context"):
+        model.respond(chat, config={**ZERO, "contextOverflowPolicy": "stopAtLimit"})
+    full = model.respond("Count to 100.", config=ZERO)
+    assert full.stats.stop_reason in ("contextLengthReached", "eosFound")
+    model.unload()
+
+
 def test_embeds(client):
     model = client.embedding.load_new_instance("tiny-embed", "vectors", ttl=60)
     one, two = model.embed(["cat", "kitten"])
