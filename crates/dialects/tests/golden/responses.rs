@@ -1,5 +1,7 @@
 //! `/v1/responses`: request to engine body, recorded engine stream to events and to one object, what is kept.
 
+use std::fmt::Write;
+
 use dialects::Transcoder;
 use dialects::engine::{self, Limits};
 use dialects::openai::responses::{
@@ -203,7 +205,8 @@ fn kept_answers() {
     let mut text = String::new();
     for error in [api::not_found("resp_1"), api::previous_not_found("resp_1")] {
         let rendered = openai::error(&error);
-        text += &format!("{} {}\n", rendered.status, String::from_utf8(rendered.body).unwrap());
+        let body = String::from_utf8(rendered.body).unwrap();
+        writeln!(text, "{} {body}", rendered.status).unwrap();
     }
     compare(&folder("responses").join("unknown.txt"), text.as_bytes());
 }

@@ -14,14 +14,14 @@ fn ask(input: &str) -> Value {
 
 /// The messages of the last chat that the stub engine was asked.
 fn asked(record: &std::path::Path) -> Vec<Value> {
-    let bodies = read_record(record)
+    let mut bodies = read_record(record)
         .unwrap_or_default()
         .into_iter()
         .filter_map(|event| match event {
             Recorded::Request { path, body, .. } if path == "/v1/chat/completions" => Some(body),
             _ => None,
         });
-    let last: Value = serde_json::from_str(&bodies.last().unwrap()).unwrap();
+    let last: Value = serde_json::from_str(&bodies.next_back().unwrap()).unwrap();
     last["messages"].as_array().unwrap().clone()
 }
 
