@@ -12,7 +12,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::Answer;
-use super::lease::{EngineCalls, Wish, lease, readable, target};
+use super::lease::{EngineCalls, Wish, lease, lease_beside, readable, target};
 use super::ollama::{collect, limits};
 use super::responses::random_hex;
 use crate::dispatch::Cx;
@@ -82,7 +82,7 @@ async fn count(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     let Job { mut request, .. } = call.plan(&entry)?;
     ollama::apply_profile(&entry.profile, &mut request)?;
     let request = readable(request).await?;
-    let lease = lease(cx, parts, &entry, wish(None)).await?;
+    let lease = lease_beside(cx, parts, &entry, wish(None)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let tokens = match calls
         .ask(engine::COUNT_CHAT, engine::apply_template_body(&request)?)

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 use tokio::time::timeout;
 
-use super::lease::{EngineCalls, MAX_ERROR, Wish, described, known, lease, not_found, require, usual};
+use super::lease::{EngineCalls, MAX_ERROR, Wish, described, known, lease, lease_beside, not_found, require, usual};
 use super::{Answer, listed, now_ns, openai, query, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
@@ -330,7 +330,11 @@ async fn work(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
             .mode()
             .map_or_else(|| any_mode(cx, &entry), |mode| wish(Some(mode)))
     };
-    let lease = lease(cx, parts, &entry, wish).await?;
+    let lease = if work.mode().is_some() {
+        lease(cx, parts, &entry, wish).await?
+    } else {
+        lease_beside(cx, parts, &entry, wish).await?
+    };
     let edits = work.check(&peeked, lease.launch().parallel)?;
     let sent = if edits.is_empty() {
         body.clone()

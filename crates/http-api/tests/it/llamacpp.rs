@@ -163,6 +163,16 @@ async fn what_an_engine_says_of_itself_takes_no_slot() {
         let reply = patiently(path, get(at, path)).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
     }
+    // Nor do tokens need one.
+    let counted = json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}]});
+    for (path, body) in [
+        ("/tokenize", json!({"content": "Hello"})),
+        ("/apply-template", counted.clone()),
+        ("/v1/messages/count_tokens", counted),
+    ] {
+        let reply = patiently(path, post(at, path, &body)).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+    }
     assert_eq!(
         server.router.active_requests().len(),
         busy.len(),
