@@ -402,12 +402,15 @@ fn assertion(text: &str) -> Option<String> {
     Some(short(&without_paths(&text[at..])))
 }
 
-/// Lines that only repeat that something failed before.
+/// Lines that only repeat that something failed before, or that all was well. The address of an engine is nobody's business
+/// (promise H10).
 const EMPTY_WORDS: &[&str] = &[
     "exiting due to",
     "cleaning up",
     "fit_memory_breakdown",
     "to show complete usage",
+    "listening on",
+    "slots are idle",
 ];
 
 fn last_error(lines: &[Decoded]) -> Option<String> {

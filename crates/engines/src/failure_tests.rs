@@ -210,6 +210,16 @@ fn signals() {
         assert!(report.reason.contains(words), "{report:?}");
         assert!(!report.reason.contains("/home"), "{report:?}");
     }
+    let silent = exit(
+        Some(1),
+        None,
+        &[
+            "srv  llama_server: listening on http://127.0.0.1:34557",
+            "srv  update_slots: all slots are idle",
+        ],
+    );
+    let report = failure(&silent, FailurePhase::Running);
+    assert!(report.reason.ends_with("with exit code 1 while serving."), "{report:?}");
     let stopped = ExitReport {
         requested: true,
         ..exit(None, Some(9), &["GGML_ASSERT(x) failed"])
