@@ -144,7 +144,8 @@ pub enum ModelSource {
 pub struct ModelProfile {
     /// System prompt, used when a request brings none.
     pub system: Option<String>,
-    /// Template text as stored; the template inside the GGUF file stays the one in use.
+    /// Template text as stored. One in Go's language is only shown, and the template inside the GGUF file is in use; see
+    /// [`ModelProfile::jinja`].
     pub template: Option<String>,
     /// Options under those of a request, by Ollama's names.
     pub parameters: serde_json::Map<String, serde_json::Value>,
@@ -156,6 +157,13 @@ pub struct ModelProfile {
     pub adapters: Vec<PathBuf>,
     /// The model it was made from, as its maker wrote it.
     pub parent: Option<String>,
+}
+
+impl ModelProfile {
+    /// The stored template, when it is in the language of the engine: then it takes the place of the one inside the file.
+    pub fn jinja(&self) -> Option<&str> {
+        self.template.as_deref().filter(|template| template.contains("{%"))
+    }
 }
 
 /// What the GGUF header says, plus file facts. All numbers are as written in the file; absent ones are `None`.
@@ -280,6 +288,7 @@ impl ModelEntry {
                 && self.files().eq(other.files())
                 && self.mmproj == other.mmproj
                 && self.profile.adapters == other.profile.adapters
+                && self.profile.jinja() == other.profile.jinja()
     }
 
     /// Every file of the entry: parts in order, then the projector.

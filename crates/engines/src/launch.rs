@@ -47,6 +47,9 @@ impl std::fmt::Debug for Launch {
     }
 }
 
+/// Longest template handed to the engine, in bytes.
+const MAX_TEMPLATE: usize = 120 << 10;
+
 /// What a polite stop writes to the engine's stdin in child mode (engine guide 2.2).
 const EXIT_MESSAGE: &[u8] = b"cmd_router_to_child:exit\n";
 
@@ -141,6 +144,11 @@ impl Arguments<'_> {
         self.pair("-m", entry.path.clone());
         if let Some(projector) = &entry.mmproj {
             self.pair("--mmproj", projector.clone());
+        }
+        // Longer than any real one; the system's limit for one argument is 128 KiB.
+        let template = entry.profile.jinja().filter(|template| template.len() < MAX_TEMPLATE);
+        if let Some(template) = template {
+            self.pair("--chat-template", template);
         }
         for adapter in &entry.profile.adapters {
             self.pair("--lora", adapter.clone());

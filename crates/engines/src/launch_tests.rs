@@ -104,6 +104,7 @@ fn projector_and_device() {
     entry.mmproj = Some("/models/mmproj.gguf".into());
     entry.profile = std::sync::Arc::new(domain::ModelProfile {
         adapters: vec!["/models/lora.gguf".into()],
+        template: Some("{% for m in messages %}{% endfor %}".into()),
         ..domain::ModelProfile::default()
     });
     entry.key = "a,b".into();
@@ -113,7 +114,7 @@ fn projector_and_device() {
     };
     let text = line(&gpu, &entry, &loaded(EngineMode::Completion, LaunchOptions::default()));
     assert!(
-        text.contains("--mmproj /models/mmproj.gguf --lora /models/lora.gguf --alias a_b "),
+        text.contains("--mmproj /models/mmproj.gguf --chat-template {% for m in messages %}{% endfor %} --lora /models/lora.gguf --alias a_b "),
         "{text}"
     );
     assert!(!text.contains("--fit"), "{text}");

@@ -185,13 +185,9 @@ pub fn capabilities(header: &Header, with: Option<Projector>) -> Capabilities {
     }
     set.insert(Capability::Completion);
     if let Some(chat) = chat {
-        set.insert(Capability::Chat);
-        if mentions_tools(chat) {
-            set.insert(Capability::Tools);
-        }
-        if mentions_thinking(chat) {
-            set.insert(Capability::Thinking);
-        }
+        template_capabilities(chat)
+            .iter()
+            .for_each(|capability| set.insert(capability));
     }
     if header.fim_vocabulary || has_fim_keys(header) {
         set.insert(Capability::Insert);
@@ -215,6 +211,19 @@ fn has_fim_keys(header: &Header) -> bool {
         })
     };
     has(["fim_pre", "prefix"]) && has(["fim_suf", "suffix"])
+}
+
+/// What a chat template lets a generating model do.
+pub fn template_capabilities(template: &str) -> Capabilities {
+    let wanted = [
+        (true, Capability::Chat),
+        (mentions_tools(template), Capability::Tools),
+        (mentions_thinking(template), Capability::Thinking),
+    ];
+    wanted
+        .into_iter()
+        .filter_map(|(has, capability)| has.then_some(capability))
+        .collect()
 }
 
 fn mentions_tools(template: &str) -> bool {

@@ -28,7 +28,7 @@ mod split;
 mod value;
 
 pub use error::GgufError;
-pub use facts::{Projector, Purpose, capabilities, facts, projector, purpose};
+pub use facts::{Projector, Purpose, capabilities, facts, projector, purpose, template_capabilities};
 pub use header::{Detail, Header, TensorInfo};
 pub use quant::{QuantType, file_type_label, label_bits, quant_type};
 pub use quant_name::{PREFERRED_BITS, normal_quant, split_quant};

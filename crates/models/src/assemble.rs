@@ -383,6 +383,17 @@ fn build_stored(draft: &Draft<'_>, model: &Stored, key: String) -> Named {
     entry.indexed_path = model.path();
     entry.display_name = model.name.to_string();
     entry.launch = model.launch.clone();
+    if let Some(template) = model.profile.jinja()
+        && entry.can(Capability::Completion)
+    {
+        let of_template = [Capability::Chat, Capability::Tools, Capability::Thinking];
+        let kept = entry
+            .capabilities
+            .iter()
+            .filter(|capability| !of_template.contains(capability));
+        entry.capabilities = kept.chain(gguf::template_capabilities(template).iter()).collect();
+        entry.facts.has_chat_template = true;
+    }
     entry.profile = std::sync::Arc::new(model.profile.clone());
     if model.inserts {
         entry.capabilities.insert(Capability::Insert);

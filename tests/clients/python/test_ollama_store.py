@@ -266,3 +266,13 @@ def test_create_with_an_adapter(client, runner, tmp_path):
     with pytest.raises(ollama.ResponseError) as caught:
         client.create(model="x", from_=MODEL, adapters={"a.gguf": client.create_blob(WEIGHTS)})
     assert caught.value.status_code == 400 and "is not an adapter" in caught.value.error
+
+
+def test_a_template_in_the_engines_language_is_used(client):
+    template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ 'ping' if m.role == 'user' else m.content }}<|im_end|>\n"
+                "{% endfor %}<|im_start|>assistant\n")
+    client.create(model="deaf", from_=MODEL, template=template, parameters=ZERO)
+    assert client.chat("deaf", user("What is the capital of France?")).message.content.strip() == "pong"
+    shown = client.show("deaf")
+    assert shown.template == template and "tools" not in shown.capabilities
+    client.delete("deaf")
