@@ -66,6 +66,8 @@ pub struct NamedReasoning {
     tail: RelayTail,
     form: StreamErrorForm,
     scratch: Vec<u8>,
+    /// Everything so far ended with an event.
+    between: bool,
 }
 
 impl NamedReasoning {
@@ -77,12 +79,21 @@ impl NamedReasoning {
             tail: RelayTail::new(),
             form,
             scratch: Vec::new(),
+            between: true,
         }
     }
 }
 
 impl Transcoder for NamedReasoning {
     fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        let whole = chunk.ends_with(b"\n\n");
+        if self.between && whole && memmem::find(chunk, MEMBER).is_none() {
+            // Whole events without reasoning, which is what the engine sends once it answers, pass as they are.
+            self.tail.observe(chunk);
+            out.extend_from_slice(chunk);
+            return;
+        }
+        self.between = whole;
         let Self {
             splitter,
             name,
