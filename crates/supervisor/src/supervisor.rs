@@ -14,8 +14,9 @@ use crate::output::LineTargets;
 use crate::spawner::Spawner;
 use crate::{Child, ChildSpec, ExitReport, OutputLine, SupervisorError};
 
-/// Lines the receiver of [`Supervisor::spawn`] may fall behind before lines are lost.
-const OUTPUT_CAPACITY: usize = 512;
+/// Lines the receiver of [`Supervisor::spawn`] may fall behind before lines are lost. An engine told to be verbose writes some
+/// hundreds in one go while it starts, and what says that it is ready comes last.
+const OUTPUT_CAPACITY: usize = 4096;
 /// All logs together (promise O3).
 const MAX_LOG_BYTES: u64 = 1 << 30;
 
