@@ -289,7 +289,7 @@ async fn upgrades_obey_the_guard() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_handshake_binds_a_client() {
     let limits = ConnectionLimits {
-        head_timeout: Duration::from_millis(300),
+        head_timeout: Duration::from_secs(1),
         ..ConnectionLimits::default()
     };
     let server = scaled(&[], limits).await;
@@ -819,13 +819,20 @@ async fn a_client_that_does_not_read_is_closed() {
     until("the predictions", || !server.router.active_requests().is_empty()).await;
     // Nothing is read from here on: the queue fills, the engine waits, then the socket is given up.
     until("the slots", || server.router.active_requests().is_empty()).await;
+    // Nor is a flood of questions taken whose answers nobody takes.
+    let mut flood = Client::open(server.lmstudio, "/llm").await;
+    let frame = Message::text(json!({"type": "rpcCall", "endpoint": "listLoaded", "callId": 1}).to_string());
+    patiently("the end of the flood", async {
+        while flood.socket.send(frame.clone()).await.is_ok() {}
+    })
+    .await;
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_socket_is_closed() {
     let limits = ConnectionLimits {
-        idle_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_secs(1),
         total: 2,
         ..ConnectionLimits::default()
     };

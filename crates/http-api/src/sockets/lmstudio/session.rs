@@ -175,11 +175,12 @@ impl Session {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopping = false;
         loop {
-            // A full queue must not keep the client's next frame, perhaps a cancel, from being read: what answers to
-            // frames at once is work of its own too.
+            // A full queue must not keep the client's next frame, perhaps a cancel, from being read: what answers
+            // frames at once is then work of its own.
             tokio::select! {
                 () = &mut writing => return End::Unwritable,
-                message = stream.next() => {
+                // Answers that nobody takes are no reason to take more questions.
+                message = stream.next(), if self.running.len() < MAX_OPEN + QUEUE => {
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Text(text))) => self.frame(&text, stopping),
