@@ -60,10 +60,12 @@ pub(crate) struct Cx {
     pub(crate) traceparent: Option<HeaderValue>,
     /// The first lease, once there is one.
     pub(crate) granted: OnceLock<Granted>,
+    /// The state of the model that was not leased, in the product's words.
+    pub(crate) refused_in: OnceLock<&'static str>,
     /// The id that the client was told before there was a lease.
     told_id: OnceLock<HeaderValue>,
     /// The stream that the answer will be.
-    form: OnceLock<Box<dyn StreamForm>>,
+    form: OnceLock<Arc<dyn StreamForm>>,
 }
 
 impl Cx {
@@ -110,12 +112,12 @@ impl Cx {
         if let Some(permit) = &self.permit {
             permit.stream()?;
         }
-        let _ = self.form.set(Box::new(form));
+        let _ = self.form.set(Arc::new(form));
         Ok(())
     }
 
-    pub(crate) fn stream_form(&self) -> Option<&dyn StreamForm> {
-        self.form.get().map(Box::as_ref)
+    pub(crate) fn stream_form(&self) -> Option<&Arc<dyn StreamForm>> {
+        self.form.get()
     }
 }
 
@@ -168,6 +170,7 @@ pub(crate) async fn answer(
                 given_id,
                 traceparent: parts.headers.get("traceparent").cloned(),
                 granted: OnceLock::new(),
+                refused_in: OnceLock::new(),
                 told_id: OnceLock::new(),
                 form: OnceLock::new(),
             };
@@ -182,9 +185,19 @@ pub(crate) async fn answer(
                 // The engine's log is to show the id that the client sees.
                 let _ = cx.told_id.set(cx.request_id().unwrap_or_else(fresh_id));
             } else {
-                waiting::watch(&mut response, &exchange);
+                waiting::watch(&mut response, cx);
             }
             waiting::write_headers(cx, &mut response);
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE
+                && let Some(state) = cx.refused_in.get()
+            {
+                // Tells a server that is busy loading from one that is busy (management contract 7.2).
+                set(
+                    response.headers_mut(),
+                    HeaderName::from_static("x-llamarunner-state"),
+                    state,
+                );
+            }
             settle.permit.clone_from(&cx.permit);
             if let Some(permit) = &settle.permit {
                 permit.write_headers(response.headers_mut());
@@ -435,7 +448,7 @@ fn finish(headers: &mut HeaderMap, id: &HeaderValue, cors: Option<HeaderValue>) 
             ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(
                 "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-LlamaRunner-Model-Fallback, \
-                 X-LlamaRunner-Queue-Ms, X-LlamaRunner-Load-Ms, X-LlamaRunner-First-Token-Ms, X-LlamaRunner-Context",
+                 X-LlamaRunner-Queue-Ms, X-LlamaRunner-Load-Ms, X-LlamaRunner-First-Token-Ms, X-LlamaRunner-Context, X-LlamaRunner-State",
             ),
         );
     }

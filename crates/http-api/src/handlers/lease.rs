@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dialects::llamarunner::status_word;
 use dialects::{engine, images};
 use domain::chat::ChatRequest;
 use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelEntry, ModelState, RunnerError};
@@ -229,6 +230,8 @@ fn autoload(cx: &Cx, parts: &Parts, entry: &ModelEntry) -> Result<(), RunnerErro
 pub(super) async fn lease(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, wish: Wish) -> Result<Lease, RunnerError> {
     let request = lease_request(cx, parts, entry, wish)?;
     let lease = cx.state().router.lease(request).await.map_err(|error| {
+        let (state, _) = cx.state().router.status(entry.instance_key());
+        let _ = cx.refused_in.set(status_word(&state));
         if is_jit(cx) {
             load_failed(cx.state(), entry, error)
         } else {

@@ -34,10 +34,12 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// `GET /v1/models` and `/models`.
 pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
-    let body = if cx.flavour() == Flavour::LmStudio {
+    let bare = parts.uri.path() == "/models";
+    // Bare, it is a list of llama.cpp's on every listener.
+    let body = if cx.flavour() == Flavour::LmStudio && !bare {
         lmstudio_rest::openai_models(&listed_with_instances(cx.state()), !cx.settings.lmstudio_port.jit)
     } else {
-        openai::models_list(&listed(cx.state()), options(cx, parts.uri.path() == "/models"))
+        openai::models_list(&listed(cx.state()), options(cx, bare))
     };
     json(cx.route.dialect, body)
 }

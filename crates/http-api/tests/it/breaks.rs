@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use testkit::{Recorded, read_record};
 
-use crate::harness::{drain, get, lines, open, patiently, post, until, with_stub};
+use crate::harness::{Engine, Server, Setup, drain, get, lines, open, patiently, post, until, with_stub};
 
 fn openai(stub: &Value) -> String {
     json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}], "stream": true, "stub": stub})
@@ -320,5 +320,36 @@ async fn health_answers_while_inference_is_busy() {
     assert_eq!(get(server.ollama, "/health").await.status, 200);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     clients.abort_all();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_told_in_every_dialect_with_the_state_of_the_model() {
+    let mut setup = Setup {
+        engine: Engine::Stub(vec![("STUB_LOAD_MS", "60000".to_owned())]),
+        ..Setup::default()
+    };
+    setup.router.max_queue = 1;
+    let server = Server::start(setup).await;
+    let chat = json!({"model": "tiny-chat", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]});
+    let body = chat.to_string();
+    let waiting = tokio::spawn(open(server.ollama, "POST", "/v1/chat/completions", &[], body));
+    let queued = || server.router.instances().iter().any(|instance| instance.queued > 0);
+    until("the first request waits", queued).await;
+    for path in [
+        "/v1/chat/completions",
+        "/api/chat",
+        "/v1/messages",
+        "/api/v0/chat/completions",
+    ] {
+        let refused = post(server.ollama, path, &chat).await;
+        assert_eq!(refused.status, 503, "{path}: {}", refused.text());
+        assert_eq!(refused.header("x-llamarunner-state"), "loading", "{path}");
+        assert!(
+            refused.header("retry-after").parse::<u64>().is_ok_and(|s| s > 0),
+            "{path}"
+        );
+    }
+    waiting.abort();
     server.stop().await;
 }

@@ -206,3 +206,21 @@ async fn running_requests_are_shown_with_their_ids() {
     until("the request to end", || server.router.active_requests().is_empty()).await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bare_list_is_llama_cpps_on_every_listener() {
+    let server = Server::plain().await;
+    for at in [server.ollama, server.lmstudio, server.management] {
+        let bare = get(at, "/models").await.json();
+        assert_eq!(
+            bare["data"].as_array().map(Vec::len),
+            bare["models"].as_array().map(Vec::len),
+            "{bare}"
+        );
+        assert_eq!(bare["data"][0]["owned_by"], "", "the publisher: {bare}");
+        let listed = get(at, "/v1/models").await.json();
+        assert_eq!(listed["data"][0]["owned_by"], "llama-runner");
+        assert!(listed.get("models").is_none());
+    }
+    server.stop().await;
+}
