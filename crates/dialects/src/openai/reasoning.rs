@@ -68,6 +68,8 @@ pub struct NamedReasoning {
     scratch: Vec<u8>,
     /// Everything so far ended with an event.
     between: bool,
+    /// Made once: that costs more than a look into an event.
+    member: memmem::Finder<'static>,
 }
 
 impl NamedReasoning {
@@ -80,6 +82,7 @@ impl NamedReasoning {
             form,
             scratch: Vec::new(),
             between: true,
+            member: memmem::Finder::new(MEMBER),
         }
     }
 }
@@ -87,7 +90,7 @@ impl NamedReasoning {
 impl Transcoder for NamedReasoning {
     fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         let whole = chunk.ends_with(b"\n\n");
-        if self.between && whole && memmem::find(chunk, MEMBER).is_none() {
+        if self.between && whole && self.member.find(chunk).is_none() {
             // Whole events without reasoning, which is what the engine sends once it answers, pass as they are.
             self.tail.observe(chunk);
             out.extend_from_slice(chunk);
