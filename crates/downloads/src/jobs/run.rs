@@ -179,6 +179,7 @@ impl Inner {
     ) -> Result<Vec<Fetched>, DownloadError> {
         let halt = stop.child_token();
         let cx = self.context();
+        transfer::room(&cx, root, &files).await?;
         let mut works: Vec<BoxFuture<'_, Result<Fetched, DownloadError>>> = Vec::with_capacity(files.len());
         for (file, progress) in files.iter().zip(progress) {
             works.push(Box::pin(self.one(&cx, root, file, progress, &halt, job)));

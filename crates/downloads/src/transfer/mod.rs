@@ -5,6 +5,7 @@ mod ask;
 mod partial;
 mod piece;
 mod ranges;
+mod space;
 mod throttle;
 mod verify;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::partial::{Partial, write_error};
 pub(crate) use self::piece::back_off;
+pub(crate) use self::space::room;
 pub(crate) use self::throttle::Throttle;
 use crate::http::Http;
 use crate::{DownloadError, PlannedFile, Tuning, paths};
@@ -427,41 +429,6 @@ impl Bringing<'_> {
     fn tell(&self) {
         let ledger = self.partial.ledger();
         self.progress.set(ledger.done.bytes(), ledger.size);
-    }
-
-    /// Enough room for the rest, and for settings and logs beside it (promise D3)? While bytes come, only the reserve is
-    /// defended: the rest was asked for at the beginning.
-    fn check_space(&self, whole: bool) -> Result<(), Stop> {
-        let Some(free) = self.free() else { return Ok(()) };
-        let reserve = self.cx.tuning.disk_reserve;
-        let need = if whole {
-            self.remaining().saturating_add(reserve)
-        } else {
-            reserve / 2
-        };
-        if free < need {
-            return Err(Stop::Fatal(self.with_missing(DownloadError::DiskFull { missing: 0 })));
-        }
-        Ok(())
-    }
-
-    fn free(&self) -> Option<u64> {
-        (self.cx.disk_free)(self.file.path.parent()?)
-    }
-
-    fn remaining(&self) -> u64 {
-        self.partial.ledger().remaining().unwrap_or(0)
-    }
-
-    /// Says how much has to be freed before it can go on.
-    fn with_missing(&self, error: DownloadError) -> DownloadError {
-        let DownloadError::DiskFull { .. } = error else {
-            return error;
-        };
-        let need = self.remaining().saturating_add(self.cx.tuning.disk_reserve);
-        DownloadError::DiskFull {
-            missing: need.saturating_sub(self.free().unwrap_or(0)).max(1),
-        }
     }
 
     async fn wait_for_gate(&self) -> Result<(), Stop> {

@@ -104,6 +104,19 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Bytes of a file that an earlier try left and that still count. Blocking.
+pub(crate) fn noted(file: &PlannedFile) -> u64 {
+    let length = std::fs::metadata(data_path(&file.path)).map_or(0, |meta| meta.len());
+    read_ledger(&sidecar_path(&file.path), file, length).map_or(0, |ledger| ledger.done.bytes())
+}
+
+/// What an earlier try noted, if it is of the same file and the data is there. Ranges beyond the end of the data were
+/// promised but never written.
+fn read_ledger(sidecar: &Path, file: &PlannedFile, length: u64) -> Option<Ledger> {
+    let ledger: Ledger = serde_json::from_slice(&std::fs::read(sidecar).ok()?).ok()?;
+    (ledger.continues(file) && ledger.done.end() <= length).then_some(ledger)
+}
+
 /// False: another program has it. A child that is just being started holds for a moment what we have let go, so one refusal
 /// says nothing. File systems without locks have no other program to fear.
 fn lock(data: &File) -> bool {
@@ -162,11 +175,7 @@ impl Partial {
             return Err(DownloadError::Io("another program is downloading this file".into()));
         }
         let length = data.metadata().map_err(failed)?.len();
-        let earlier = std::fs::read(&sidecar)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<Ledger>(&bytes).ok())
-            // Ranges beyond the end of the data were promised but never written.
-            .filter(|ledger| ledger.continues(file) && ledger.done.end() <= length);
+        let earlier = read_ledger(&sidecar, file, length);
         let fresh = earlier.is_none();
         let mut ledger = earlier.unwrap_or_else(|| Ledger::new(file));
         ledger.size = ledger.size.or(file.size);

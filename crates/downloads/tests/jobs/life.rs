@@ -275,17 +275,45 @@ async fn a_full_disk_pauses_and_says_how_much_is_missing() {
     origin.add_ollama_model("library/f:latest", &[OriginLayer::model(bytes.clone())]);
     let job = downloads.start_job(ollama("f")).await.unwrap();
     let error = ends(&job).await.unwrap_err();
-    assert_eq!(error, DownloadError::DiskFull { missing: 40_000 });
     let view = job.view();
+    // The weights and the small configuration beside them.
+    let missing = view.bytes_total.unwrap() - home.free.load(Ordering::Relaxed);
+    assert!((40_000..41_000).contains(&missing));
+    assert_eq!(error, DownloadError::DiskFull { missing });
     assert_eq!(view.state, JobState::Paused);
     assert_eq!(
         view.error.as_deref(),
-        Some("not enough disk space: 40.0 kB more are needed")
+        Some("not enough disk space: 40.3 kB more are needed")
     );
     home.free.store(1 << 40, Ordering::Relaxed);
     assert!(downloads.resume(&job.id()).await.unwrap());
     ends(&job).await.unwrap();
     assert_eq!(job.view().error, None);
+}
+
+#[tokio::test]
+async fn all_files_of_a_job_must_fit_together() {
+    let (origin, home) = (FakeOrigin::start().await.unwrap(), Home::new());
+    let parts = [model(100_000, "part 1"), model(100_000, "part 2")];
+    let total: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    let mut repo = HubRepo::new();
+    for (number, part) in parts.into_iter().enumerate() {
+        repo = repo.lfs(&format!("two-Q4_K_M-0000{}-of-00002.gguf", number + 1), part);
+    }
+    origin.add_hub_repo("org/two", repo);
+    home.free.store(total - 1, Ordering::Relaxed);
+    let (downloads, _) = home.downloads(&origin, |_| {}).await;
+    let source = Source::Hub {
+        repo: "org/two".into(),
+        file_or_quant: Some("Q4_K_M".into()),
+    };
+    let job = downloads.start_job(source).await.unwrap();
+    assert_eq!(ends(&job).await, Err(DownloadError::DiskFull { missing: 1 }));
+    assert!(
+        origin.requests().iter().all(|r| r.host == testkit::OriginHost::Origin),
+        "no file was asked for"
+    );
+    assert_eq!(files(&home.models()), Vec::<String>::new());
 }
 
 #[tokio::test]
