@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dialects::anthropic::{MessageStream, ReplyHead as MessageHead};
 use dialects::engine::Wire;
 use dialects::lmstudio_rest::v1::ChatStream;
 use dialects::lmstudio_rest::{V0Facts, V0Stream};
@@ -73,6 +74,7 @@ fn main() -> std::io::Result<()> {
         &|| Box::new(ResponseStream::new(response_head.clone(), false)),
         &mut out,
     );
+    let messages = translate(&|| Box::new(MessageStream::new(MessageHead::default())), &mut out);
     let named = translate(
         &|| Box::new(NamedReasoning::new(ReasoningName::Both, StreamErrorForm::OpenAi)),
         &mut out,
@@ -102,6 +104,7 @@ fn main() -> std::io::Result<()> {
     writeln!(stdout, "  lm studio v0 (SSE to SSE)   {:8.1}", per_event(v0))?;
     writeln!(stdout, "  lm studio v1 (its events)   {:8.1}", per_event(v1))?;
     writeln!(stdout, "  openai responses            {:8.1}", per_event(responses))?;
+    writeln!(stdout, "  anthropic messages          {:8.1}", per_event(messages))?;
     writeln!(stdout, "  openai chat, reasoning named {:7.1}", per_event(named))?;
     writeln!(
         stdout,
