@@ -64,46 +64,45 @@ pub(crate) async fn answer(
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     let early = std::future::poll_fn(|cx| {
         if let Poll::Ready(answer) = handler.as_mut().poll(cx) {
-            return Poll::Ready(Some(answer));
+            return Poll::Ready(Ok(answer));
         }
         // Only now is it known that the answer is to be a stream; requests that are still being read have no form yet.
-        let Some(_) = exchange.cx.stream_form() else {
+        let Some(form) = exchange.cx.stream_form() else {
             return Poll::Pending;
         };
         let after = exchange.cx.settings.waiting.begin_after;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(after)));
-        timer.as_mut().poll(cx).map(|()| None)
+        timer.as_mut().poll(cx).map(|()| Err(Arc::clone(form)))
     })
     .await;
     match early {
-        Some(answer) => (answer, false),
-        None => (Ok(begin(handler, Arc::clone(exchange))), true),
+        Ok(answer) => (answer, false),
+        Err(form) => (Ok(begin(handler, form, Arc::clone(exchange))), true),
     }
 }
 
 /// The head of a stream whose answer is not there yet.
-fn begin(handler: Handler, exchange: Arc<Exchange>) -> Response<Body> {
-    let content_type = exchange
-        .cx
-        .stream_form()
-        .map_or(Rendered::SSE, StreamForm::content_type);
+fn begin(handler: Handler, form: Arc<dyn StreamForm>, exchange: Arc<Exchange>) -> Response<Body> {
+    let silence = Silence {
+        due: true,
+        ..Silence::new(Arc::clone(&form), &exchange.cx)
+    };
+    let content_type = form.content_type();
     let body = Begun {
-        exchange: Arc::clone(&exchange),
-        stage: Stage::Waiting(handler),
+        form,
+        stage: Stage::Waiting(handler, exchange),
     };
     let mut response = relay::streamed(content_type, body);
-    response.body_mut().keep_alive(Silence::begun(exchange));
+    response.body_mut().keep_alive(silence);
     response
 }
 
 /// Keeps the stream of an answer that came in time alive, if it is one.
-pub(crate) fn watch(response: &mut Response<Body>, exchange: &Arc<Exchange>) {
-    if exchange
-        .cx
-        .stream_form()
-        .is_some_and(|form| is_stream(response, form.content_type()))
+pub(crate) fn watch(response: &mut Response<Body>, cx: &Cx) {
+    if let Some(form) = cx.stream_form()
+        && is_stream(response, form.content_type())
     {
-        response.body_mut().keep_alive(Silence::new(Arc::clone(exchange)));
+        response.body_mut().keep_alive(Silence::new(Arc::clone(form), cx));
     }
 }
 
@@ -117,34 +116,27 @@ fn is_stream(response: &Response<Body>, content_type: &str) -> bool {
 
 /// A stream that was begun before its answer.
 struct Begun {
-    exchange: Arc<Exchange>,
+    form: Arc<dyn StreamForm>,
     stage: Stage,
 }
 
 enum Stage {
-    Waiting(Handler),
+    Waiting(Handler, Arc<Exchange>),
     /// Reads an answer that is no stream.
     Reading(BoxFuture<'static, Vec<u8>>),
     Answering(Streamed),
     Done,
 }
 
-impl Begun {
-    /// What is sent of the handler's answer.
-    fn stage(&self, answer: Result<Response<Body>, RunnerError>, out: &mut Vec<u8>) -> Stage {
-        let Some(form) = self.exchange.cx.stream_form() else {
-            return Stage::Done;
-        };
-        match answer {
-            Ok(response) if is_stream(&response, form.content_type()) => {
-                Stage::Answering(Box::pin(response.into_body()))
-            }
-            Ok(response) => Stage::Reading(Box::pin(read(response, Arc::clone(&self.exchange)))),
-            Err(error) => {
-                note_failure(&self.exchange.cx, &error);
-                form.fail(&error, out);
-                Stage::Done
-            }
+/// What is sent of the handler's answer.
+fn stage(answer: Result<Response<Body>, RunnerError>, form: &Arc<dyn StreamForm>, cx: &Cx, out: &mut Vec<u8>) -> Stage {
+    match answer {
+        Ok(response) if is_stream(&response, form.content_type()) => Stage::Answering(Box::pin(response.into_body())),
+        Ok(response) => Stage::Reading(Box::pin(read(response, Arc::clone(form), cx.request_id()))),
+        Err(error) => {
+            note_failure(cx.request_id().as_ref(), &error);
+            form.fail(&error, out);
+            Stage::Done
         }
     }
 }
@@ -158,9 +150,9 @@ impl HttpBody for Begun {
         loop {
             let mut out = Vec::new();
             this.stage = match &mut this.stage {
-                Stage::Waiting(handler) => {
+                Stage::Waiting(handler, exchange) => {
                     let answer = ready!(handler.as_mut().poll(cx));
-                    this.stage(answer, &mut out)
+                    stage(answer, &this.form, &exchange.cx, &mut out)
                 }
                 Stage::Reading(reading) => {
                     out = ready!(reading.as_mut().poll(cx));
@@ -177,12 +169,9 @@ impl HttpBody for Begun {
 }
 
 /// An answer that is no stream, as the only thing in one: an object (Ollama's answer to a load) or an error.
-async fn read(response: Response<Body>, exchange: Arc<Exchange>) -> Vec<u8> {
+async fn read(response: Response<Body>, form: Arc<dyn StreamForm>, id: Option<HeaderValue>) -> Vec<u8> {
     let status = response.status();
     let mut out = Vec::new();
-    let Some(form) = exchange.cx.stream_form() else {
-        return out;
-    };
     let error = match response.into_body().collect().await {
         Ok(whole) if status.is_success() => {
             let whole = whole.to_bytes();
@@ -204,7 +193,7 @@ async fn read(response: Response<Body>, exchange: Arc<Exchange>) -> Vec<u8> {
         }
         Err(error) => error,
     };
-    note_failure(&exchange.cx, &error);
+    note_failure(id.as_ref(), &error);
     form.fail(&error, &mut out);
     out
 }
@@ -218,15 +207,15 @@ fn words(body: &[u8]) -> String {
 }
 
 /// The status was sent as a success: the log says what it would have been.
-fn note_failure(cx: &Cx, error: &RunnerError) {
-    let id = cx.request_id();
-    let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+fn note_failure(id: Option<&HeaderValue>, error: &RunnerError) {
+    let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::warn!(id, kind = ?error.kind, reason = error.message, "a request failed after its stream had begun");
 }
 
 /// Watches a stream for silence. Costs nothing per frame but four bytes and a flag.
 pub(crate) struct Silence {
-    exchange: Arc<Exchange>,
+    form: Arc<dyn StreamForm>,
+    every: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// A frame went out since the timer was set.
     heard: bool,
@@ -237,20 +226,14 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    fn new(exchange: Arc<Exchange>) -> Self {
+    fn new(form: Arc<dyn StreamForm>, cx: &Cx) -> Self {
         Self {
-            exchange,
+            form,
+            every: cx.settings.waiting.keep_alive_every,
             timer: None,
             heard: false,
             due: false,
             tail: *b"\n\n\n\n",
-        }
-    }
-
-    fn begun(exchange: Arc<Exchange>) -> Self {
-        Self {
-            due: true,
-            ..Self::new(exchange)
         }
     }
 
@@ -270,7 +253,7 @@ impl Silence {
 
     /// Ready with a keep-alive when the stream was silent for long.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        let every = self.exchange.cx.settings.waiting.keep_alive_every;
+        let every = self.every;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(every)));
         loop {
             if !std::mem::take(&mut self.due) {
@@ -280,17 +263,14 @@ impl Silence {
                     continue;
                 }
             }
-            let Some(form) = self.exchange.cx.stream_form() else {
-                return Poll::Pending;
-            };
-            let between = if form.content_type() == Rendered::NDJSON {
+            let between = if self.form.content_type() == Rendered::NDJSON {
                 self.tail.ends_with(b"\n")
             } else {
                 self.tail.ends_with(b"\n\n") || self.tail == *b"\r\n\r\n"
             };
             if between {
                 let mut out = Vec::new();
-                form.keep_alive(&mut out);
+                self.form.keep_alive(&mut out);
                 return Poll::Ready(out.into());
             }
         }

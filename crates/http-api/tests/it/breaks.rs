@@ -96,7 +96,10 @@ async fn a_failure_before_the_first_byte_is_a_status() {
         );
         assert!(reply.json().get("error").is_some(), "{}", reply.text());
     }
-    // Ollama's stream has said nothing yet when the engine has only named the role.
+    server.stop().await;
+    // Ollama's stream has said nothing yet when the engine has only named the role. A new server: after that many deaths the
+    // old one waits so long before it starts the engine again that the stream is begun without it.
+    let (server, _record) = with_stub(&[("STUB_DIE_TOKENS", "0,signal:9")]).await;
     let reply = post(server.ollama, "/api/chat", &serde_json::from_str(OLLAMA).unwrap()).await;
     assert!(reply.status.is_server_error(), "{} {}", reply.status, reply.text());
     server.stop().await;
@@ -333,7 +336,9 @@ async fn a_full_queue_is_told_in_every_dialect_with_the_state_of_the_model() {
     let server = Server::start(setup).await;
     let chat = json!({"model": "tiny-chat", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]});
     let body = chat.to_string();
-    let waiting = tokio::spawn(open(server.ollama, "POST", "/v1/chat/completions", &[], body));
+    let waiting = server
+        .tracker
+        .spawn(open(server.ollama, "POST", "/v1/chat/completions", &[], body));
     let queued = || server.router.instances().iter().any(|instance| instance.queued > 0);
     until("the first request waits", queued).await;
     for path in [
