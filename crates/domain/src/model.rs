@@ -123,7 +123,7 @@ pub enum ModelSource {
     /// A folder the user named.
     Folder,
     /// Our own store: pulled, copied and created models.
-    Store,
+    OwnStore,
     /// The demonstration model that comes with the product.
     BuiltIn,
     /// An explicit `models.entries` path.

@@ -75,7 +75,7 @@ const OTHER_LAYOUT: &[&str] = &[
 /// file, own tensor names), which this engine refuses (Ollama contract 11): then the reason says so.
 pub fn start_failure(exit: &ExitReport, entry: &ModelEntry) -> FailureReport {
     let mut report = failure(exit, FailurePhase::Starting);
-    let stored = matches!(entry.source, ModelSource::Store | ModelSource::OllamaStore);
+    let stored = matches!(entry.source, ModelSource::OwnStore | ModelSource::OllamaStore);
     let refused = failure_cause(exit, FailurePhase::Starting) == FailureCause::File;
     if stored && refused && says(&lines(exit), OTHER_LAYOUT).is_some() {
         report.reason.push_str(

@@ -257,7 +257,7 @@ fn a_stored_model_in_another_layout_says_so() {
     let mut model = crate::test_entry::entry(&[]);
     let reason = |model: &domain::ModelEntry, exit: &ExitReport| start_failure(exit, model).reason;
     assert!(!reason(&model, &wrong).contains("Ollama"));
-    for source in [domain::ModelSource::Store, domain::ModelSource::OllamaStore] {
+    for source in [domain::ModelSource::OwnStore, domain::ModelSource::OllamaStore] {
         model.source = source;
         assert!(reason(&model, &wrong).contains("layout of Ollama's own"));
         assert!(!reason(&model, &exit("gguf_init_from_reader: failed to read header")).contains("Ollama"));

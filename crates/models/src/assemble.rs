@@ -73,7 +73,7 @@ pub(crate) fn assemble(
         if named_files.contains(found.real.as_path())
             || matches!(
                 found.source,
-                ModelSource::Config | ModelSource::Store | ModelSource::OllamaStore
+                ModelSource::Config | ModelSource::OwnStore | ModelSource::OllamaStore
             )
             || hidden.contains(&found.path)
         {

@@ -23,7 +23,7 @@ pub(crate) fn scan(settings: &RegistrySettings, index: &mut Index) -> (Catalog, 
     for folder in &settings.dirs {
         listing.add(&Place::Folder(folder.clone()));
     }
-    let stores = settings.store.iter().map(|root| (root, ModelSource::Store));
+    let stores = settings.store.iter().map(|root| (root, ModelSource::OwnStore));
     let others = settings
         .other_stores
         .iter()

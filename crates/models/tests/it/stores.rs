@@ -188,7 +188,10 @@ fn a_given_name_goes_before_names_made_from_files_and_our_store_before_others() 
     let registry = library.open();
     assert_eq!(keys(&registry), ["x", "x-2", "y"]);
     let entry = registry.catalog().resolve("x").unwrap();
-    assert_eq!((entry.digest.clone(), entry.source), (digest.hex(), ModelSource::Store));
+    assert_eq!(
+        (entry.digest.clone(), entry.source),
+        (digest.hex(), ModelSource::OwnStore)
+    );
     assert_eq!(entry.display_name, "x:latest");
 }
 
