@@ -122,8 +122,6 @@ impl<'de> Deserialize<'de> for Capabilities {
 pub enum ModelSource {
     /// A folder the user named.
     Folder,
-    /// Our own store: pulled, copied and created models.
-    OwnStore,
     /// The demonstration model that comes with the product.
     BuiltIn,
     /// An explicit `models.entries` path.
