@@ -55,7 +55,7 @@ async fn pause_resume_and_cancel_are_exact() {
     origin.fault(
         "p.gguf",
         OriginFault::Slow {
-            bytes_per_second: 300_000,
+            bytes_per_second: 80_000,
         },
     );
     let (downloads, _) = home.downloads(&origin, |_| {}).await;
@@ -111,7 +111,7 @@ async fn a_cancel_removes_what_was_there() {
         origin.fault(
             "",
             OriginFault::Slow {
-                bytes_per_second: 200_000,
+                bytes_per_second: 100_000,
             },
         );
         let (downloads, _) = home.downloads(&origin, |settings| settings.max_parallel = 1).await;
@@ -145,7 +145,7 @@ async fn when_the_last_who_waits_leaves_it_pauses_and_keeps_what_is_there() {
     origin.fault(
         "",
         OriginFault::Slow {
-            bytes_per_second: 300_000,
+            bytes_per_second: 80_000,
         },
     );
     let (downloads, _) = home.downloads(&origin, |_| {}).await;
@@ -187,7 +187,7 @@ async fn a_restart_goes_on_or_waits_as_the_settings_say() {
         origin.fault(
             "r.gguf",
             OriginFault::Slow {
-                bytes_per_second: 200_000,
+                bytes_per_second: 100_000,
             },
         );
         let (downloads, _) = home.downloads(&origin, |_| {}).await;

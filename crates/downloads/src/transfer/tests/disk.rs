@@ -28,12 +28,12 @@ async fn a_disk_that_fills_up_stops_it_and_keeps_what_is_there() {
     })
     .await;
     case.origin
-        .fault("model.bin", OriginFault::Slow { bytes_per_second: 4000 });
+        .fault("model.bin", OriginFault::Slow { bytes_per_second: 1500 });
     let looks = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&looks);
     case.cx.disk_free = Arc::new(move |_| {
         let look = counted.fetch_add(1, Ordering::Relaxed);
-        Some(if look < 60 { 1 << 30 } else { 100 })
+        Some(if look < 10 { 1 << 30 } else { 100 })
     });
     let error = case.fetch().await.unwrap_err();
     let DownloadError::DiskFull { missing } = error else {

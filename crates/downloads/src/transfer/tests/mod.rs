@@ -28,7 +28,7 @@ pub(crate) fn quick() -> Tuning {
         retries: 4,
         back_off: Duration::from_millis(1),
         back_off_max: Duration::from_millis(5),
-        stall: Duration::from_millis(300),
+        stall: Duration::from_secs(2),
         connect: Duration::from_secs(5),
         disk_reserve: 0,
         save_every: Duration::from_millis(5),
