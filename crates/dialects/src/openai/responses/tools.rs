@@ -39,6 +39,9 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Offered, RunnerError> {
         match tool.required("type")? {
             "function" => offered.tools.push(function(&tool, None)?),
             "namespace" => namespace(&tool, &mut offered)?,
+            // Codex offers it with every request, and Ollama takes it (Ollama contract 7.3). An offer that the model does not
+            // know of is one it does not take up: the answer stays an honest one. Asking for it by `tool_choice` is an error.
+            search if search.starts_with("web_search") => {}
             other => {
                 return Err(unsupported(
                     "tools",
