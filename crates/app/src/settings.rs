@@ -240,7 +240,10 @@ mod tests {
                "groups": {"g": {"members": ["a"]}}}"#,
         );
         let registry = registry(&config, &places());
-        assert_eq!(registry.dirs, ["/h/m", "/c/rel", "/d/models"].map(std::path::PathBuf::from));
+        assert_eq!(
+            registry.dirs,
+            ["/h/m", "/c/rel", "/d/models"].map(std::path::PathBuf::from)
+        );
         assert_eq!(registry.builtin, None);
         let entry = &registry.entries["a"];
         assert_eq!(entry.path.as_deref(), Some(Path::new("/h/a.gguf")));

@@ -13,8 +13,8 @@ mod wire;
 
 pub(crate) use answer::ToolCalls;
 pub use answer::{Answer, AnswerCollector};
-pub use error::{context_exceeded, error_from_response};
 pub(crate) use error::error_from_value;
+pub use error::{context_exceeded, error_from_response};
 pub use guard::{check_schema, check_schema_bytes};
 pub use replies::{
     Embeddings, detokenize_body, embeddings_body, parse_content, parse_embeddings, parse_input_tokens, parse_prompt,

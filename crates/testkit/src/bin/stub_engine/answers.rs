@@ -43,7 +43,10 @@ impl Answers {
             .get("tools")
             .and_then(Value::as_array)
             .is_some_and(|tools| !tools.is_empty());
-        let last = request.get("messages").and_then(Value::as_array).and_then(|messages| messages.last());
+        let last = request
+            .get("messages")
+            .and_then(Value::as_array)
+            .and_then(|messages| messages.last());
         let answered = last.is_some_and(|message| message.get("role").and_then(Value::as_str) == Some("tool"));
         let fits = |rule: &&Rule| {
             rule.tools.is_none_or(|tools| tools == has_tools)
