@@ -13,7 +13,8 @@ use engines::{EngineSettings, Engines};
 use hardware::Hardware;
 use http::{HeaderMap, Request, StatusCode};
 use http_api::{
-    ApiParts, ApiSettings, ApiState, ConfigView, Flavour, ListenerSettings, ListenerView, ListenersView, bind, serve,
+    ApiParts, ApiSettings, ApiState, ConfigView, Flavour, ListenerSettings, ListenerView, ListenersView, WaitingRules,
+    bind, serve,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -45,7 +46,6 @@ pub(crate) enum Engine {
     At(PathBuf),
 }
 
-#[derive(Default)]
 pub(crate) struct Setup {
     pub(crate) engine: Engine,
     pub(crate) settings: ApiSettings,
@@ -54,6 +54,30 @@ pub(crate) struct Setup {
     pub(crate) origin: Option<String>,
     /// Asking for the state of the configuration panics.
     pub(crate) panics: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            engine: Engine::default(),
+            settings: settings(),
+            router: RouterSettings::default(),
+            origin: None,
+            panics: false,
+        }
+    }
+}
+
+/// The settings of tests that are not about waiting: no stream is begun before its answer, however slow the machine is.
+pub(crate) fn settings() -> ApiSettings {
+    let never = Duration::from_hours(1);
+    ApiSettings {
+        waiting: WaitingRules {
+            begin_after: never,
+            keep_alive_every: never,
+        },
+        ..ApiSettings::default()
+    }
 }
 
 pub(crate) struct Server {

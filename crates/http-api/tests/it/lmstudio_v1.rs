@@ -1,10 +1,9 @@
 //! LM Studio's native REST API on real listeners.
 
 use domain::{KeepAlive, ModelState};
-use http_api::ApiSettings;
 use serde_json::{Value, json};
 
-use crate::harness::{Engine, Reply, Server, Setup, call, get, open, post, until, with_engine};
+use crate::harness::{Engine, Reply, Server, Setup, call, get, open, post, settings, until, with_engine};
 
 fn stub(env: &[(&'static str, &str)]) -> Engine {
     Engine::Stub(env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
@@ -159,7 +158,7 @@ async fn loads_of_the_same_kind_at_once_are_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_loads_in_lm_studios_way() {
-    let mut settings = ApiSettings::default();
+    let mut settings = settings();
     settings.lmstudio_port.api_load_duplicates = true;
     let server = Server::start(Setup {
         engine: stub(&[]),
@@ -447,7 +446,7 @@ async fn requests_for_one_unloaded_model_load_it_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_settings_and_refusals() {
-    let mut settings = ApiSettings::default();
+    let mut settings = settings();
     settings.lmstudio_port.jit = false;
     settings.lmstudio_port.reported_version = "0.5.0".into();
     let server = Server::start(Setup {

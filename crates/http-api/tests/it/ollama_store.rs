@@ -519,7 +519,8 @@ async fn a_download_nobody_waits_for_stops_and_goes_on_where_it_was() {
         loop {
             let frame = http_body_util::BodyExt::frame(&mut body).await.unwrap().unwrap();
             let text = String::from_utf8_lossy(frame.data_ref().unwrap()).into_owned();
-            if text.contains("completed") {
+            let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            if line["completed"].as_u64() > Some(0) {
                 break;
             }
         }

@@ -6,7 +6,7 @@ use http_api::{ApiSettings, ConnectionLimits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::harness::{Engine, Server, Setup, get, post, raw, read_all, statuses, until};
+use crate::harness::{Engine, Server, Setup, get, post, raw, read_all, settings, statuses, until};
 
 fn impatient() -> Setup {
     let connections = ConnectionLimits {
@@ -20,7 +20,7 @@ fn impatient() -> Setup {
     Setup {
         settings: ApiSettings {
             connections,
-            ..ApiSettings::default()
+            ..settings()
         },
         ..Setup::default()
     }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::harness::{Engine, Server, Setup, call, get, patiently, until, with_stub};
+use crate::harness::{Engine, Server, Setup, call, get, patiently, settings, until, with_stub};
 
 const NAMESPACES: [&str; 8] = [
     "/llm",
@@ -220,7 +220,7 @@ async fn scaled(env: &[(&'static str, &str)], connections: ConnectionLimits) -> 
         engine: Engine::Stub(env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()),
         settings: ApiSettings {
             connections,
-            ..ApiSettings::default()
+            ..settings()
         },
         ..Setup::default()
     })

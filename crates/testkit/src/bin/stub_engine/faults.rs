@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     pub(crate) bind_delay: Duration,
     /// `STUB_LOAD_MS=N`: time from binding to ready.
     pub(crate) load: Duration,
+    /// `STUB_LOAD_GATE=FILE`: halfway, loading waits until this file is there.
+    pub(crate) load_gate: Option<PathBuf>,
     /// `STUB_LOAD_STEPS=N`: progress lines meanwhile (default 4; 0: silent).
     pub(crate) load_steps: u32,
     /// `STUB_LOAD_DOTS=1`: progress as dots without newline on stderr instead.
@@ -110,6 +112,7 @@ impl Faults {
             threads: number("STUB_THREADS").unwrap_or(1),
             bind_delay: millis("STUB_BIND_DELAY_MS"),
             load: millis("STUB_LOAD_MS"),
+            load_gate: text("STUB_LOAD_GATE").map(PathBuf::from),
             load_steps: number("STUB_LOAD_STEPS").unwrap_or(4),
             load_dots: flag("STUB_LOAD_DOTS"),
             die_before_bind: number("STUB_DIE_BEFORE_BIND"),

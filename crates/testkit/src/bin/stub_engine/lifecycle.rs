@@ -164,6 +164,13 @@ pub(crate) async fn run(options: Arc<Options>, faults: Arc<Faults>, record: Arc<
 async fn load(faults: &Faults, log: &Log, fail: &impl Fn(Death) -> ExitCode) {
     let steps = faults.load_steps.max(1);
     for step in 1..=steps {
+        if step * 2 > steps
+            && let Some(gate) = &faults.load_gate
+        {
+            while !gate.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         if let Some(death) = faults.die_loading.filter(|_| step * 2 > steps) {
             fail(death);
         }
