@@ -106,7 +106,7 @@ for (const port of ['ollama', 'lmstudio', 'management']) {
       input: [{ type: 'function_call_output', call_id: call.call_id, output: 'sunny' }],
     });
     assert.equal(told.output_text, 'It is sunny in Paris.');
-    await assert.rejects(client().responses.create({ model, input: 'x', tools: [{ type: 'web_search' }] }), { status: 400, param: 'tools' });
+    await assert.rejects(client().responses.create({ model, input: 'x', tools: [{ type: 'file_search' }] }), { status: 400, param: 'tools' });
   });
 
   test(`${port}: cuts vectors`, async () => {

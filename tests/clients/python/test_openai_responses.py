@@ -155,7 +155,7 @@ def test_length_and_probabilities(client):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("background", True), ("conversation", "conv_1"), ("tools", [{"type": "web_search"}]), ("prompt", {"id": "p"}),
+    ("background", True), ("conversation", "conv_1"), ("tools", [{"type": "file_search"}]), ("prompt", {"id": "p"}),
     ("text", {"verbosity": "low"}), ("tool_choice", {"type": "file_search"})])
 def test_what_is_not_supported_is_named(client, field, value):
     with pytest.raises(openai.BadRequestError) as caught:

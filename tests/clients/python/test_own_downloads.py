@@ -43,7 +43,7 @@ def job_of(ask, job, wanted):
         assert status == 200, view
         if wanted(view):
             return view
-        assert time.monotonic() < until, view
+        assert time.monotonic() < until, json.dumps(view)
 
 
 def test_a_download_is_paused_and_goes_on(ask):
