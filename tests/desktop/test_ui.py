@@ -301,7 +301,7 @@ def test_a_download_is_followed_paused_and_finished(browse, pictures, scheme):
     file = pathlib.Path(tempfile.mkdtemp(prefix="ui-")) / "big.gguf"
     file.write_bytes(weights + bytes(4_000_000))
     origin.set_up(models=[{"name": "library/big:latest", "layers": [{"kind": "model", "from": str(file)}]}],
-                  faults=[{"path": "blobs", "times": 2, "fault": {"slow": {"bytes_per_second": 400_000}}}])
+                  faults=[{"path": "/cdn/", "times": 2, "fault": {"slow": {"bytes_per_second": 400_000}}}])
     server = Server(config=origin.config)
     try:
         page = browse(f"{server.ui}#/models", scheme)

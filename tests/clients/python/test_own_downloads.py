@@ -16,7 +16,7 @@ CHAT = FIXTURES / "models" / "tiny-chat.gguf"
 def origin():
     running = Origin()
     running.set_up(models=[{"name": "slow", "layers": [{"kind": "model", "from": str(CHAT)}]}],
-                   faults=[{"path": "/blobs/", "fault": {"slow": {"bytes_per_second": 200_000}}}])
+                   faults=[{"path": "/cdn/", "fault": {"slow": {"bytes_per_second": 200_000}}}])
     yield running
     assert running.stop() == 0
 
