@@ -211,6 +211,7 @@ impl Chat {
             let result = match ready {
                 Some(running) => {
                     events.prompt_start(&mut out);
+                    writer.send(&mut out);
                     self.tell(&mut events, running, &writer).await
                 }
                 None => match self.wait(&mut events, begun, has_lease, is_loaded, &writer).await {
