@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dialects::openai::{RelayTail, StreamErrorForm};
 use dialects::{Rendered, Transcoder};
 use domain::{ErrorKind, RunnerError};
+use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
@@ -175,21 +176,37 @@ impl HttpBody for EventRelay {
 
 /// Sends an engine stream through a translator. Waits for the first output, so that a failure before it is still a status.
 pub(crate) async fn translated<T: Transcoder + Unpin + 'static>(
+    upstream: UpstreamBody,
+    coder: T,
+    content_type: &'static str,
+) -> Result<Response<Body>, RunnerError> {
+    let finish = |mut coder: T| -> BoxFuture<'static, Vec<u8>> {
+        let mut out = Vec::new();
+        coder.finish(&mut out);
+        Box::pin(std::future::ready(out))
+    };
+    translated_then(upstream, coder, content_type, finish).await
+}
+
+/// As [`translated`], for streams whose end waits for something besides the engine: `last` gets the translator once the
+/// engine is done and gives what is still to be sent (it calls [`Transcoder::finish`] itself).
+pub(crate) async fn translated_then<T, L>(
     mut upstream: UpstreamBody,
     mut coder: T,
     content_type: &'static str,
-) -> Result<Response<Body>, RunnerError> {
+    last: L,
+) -> Result<Response<Body>, RunnerError>
+where
+    T: Transcoder + Unpin + 'static,
+    L: FnOnce(T) -> BoxFuture<'static, Vec<u8>> + Send + Unpin + 'static,
+{
     let out = prime(&mut upstream, &mut coder).await?;
-    let upstream = (!coder.ended()).then_some(upstream);
-    Ok(streamed(
-        content_type,
-        Translated {
-            upstream,
-            coder,
-            out,
-            done: false,
-        },
-    ))
+    let stage = if coder.ended() {
+        Stage::Last(last(coder))
+    } else {
+        Stage::Running { upstream, coder, last }
+    };
+    Ok(streamed(content_type, Translated { stage, out }))
 }
 
 /// Feeds the translator until it says something or the engine's stream is over.
@@ -211,14 +228,22 @@ pub(crate) async fn prime<T: Transcoder>(upstream: &mut UpstreamBody, coder: &mu
 }
 
 /// A translated stream.
-struct Translated<T> {
-    upstream: Option<UpstreamBody>,
-    coder: T,
+struct Translated<T, L> {
+    stage: Stage<T, L>,
     out: Vec<u8>,
-    done: bool,
 }
 
-impl<T: Transcoder + Unpin> HttpBody for Translated<T> {
+enum Stage<T, L> {
+    Running { upstream: UpstreamBody, coder: T, last: L },
+    Last(BoxFuture<'static, Vec<u8>>),
+    Done,
+}
+
+impl<T, L> HttpBody for Translated<T, L>
+where
+    T: Transcoder + Unpin,
+    L: FnOnce(T) -> BoxFuture<'static, Vec<u8>> + Unpin,
+{
     type Data = Bytes;
     type Error = RunnerError;
 
@@ -228,16 +253,20 @@ impl<T: Transcoder + Unpin> HttpBody for Translated<T> {
             if !this.out.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))));
             }
-            if this.done {
-                return Poll::Ready(None);
-            }
-            if let Some(upstream) = &mut this.upstream {
-                if ready!(push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
-                    this.upstream = None;
+            match &mut this.stage {
+                Stage::Running { upstream, coder, .. } => {
+                    // The engine's slot is free as soon as it is done, before the client has read everything.
+                    if ready!(push_frame(upstream, coder, &mut this.out, cx))
+                        && let Stage::Running { coder, last, .. } = std::mem::replace(&mut this.stage, Stage::Done)
+                    {
+                        this.stage = Stage::Last(last(coder));
+                    }
                 }
-            } else {
-                this.done = true;
-                this.coder.finish(&mut this.out);
+                Stage::Last(last) => {
+                    this.out = ready!(last.as_mut().poll(cx));
+                    this.stage = Stage::Done;
+                }
+                Stage::Done => return Poll::Ready(None),
             }
         }
     }

@@ -1,10 +1,7 @@
 //! `POST /api/generate`: four engine routes behind one, and the `context` of the final line (Ollama contract 4.1, 6).
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use dialects::engine;
 use dialects::ollama::{self, GenerateCall, GenerateJob, GenerateMode, Plan, ReplyForm, ReplyStream, Route, Shape};
 use dialects::{Rendered, Transcoder};
@@ -12,9 +9,7 @@ use domain::chat::{ChatRequest, CompletionRequest};
 use domain::{EngineMode, KeepAlive, ModelEntry, RunnerError};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
-use router::UpstreamBody;
 
 use super::Answer;
 use super::lease::{EngineCalls, lease, readable};
@@ -110,22 +105,11 @@ async fn run(
             )
         }
     };
-    let mut upstream = calls.send(path, body).await?.into_body();
+    let upstream = calls.send(path, body).await?.into_body();
     if stream {
-        let mut coder = ReplyStream::new(Shape::Generate, wire, &head);
-        let out = relay::prime(&mut upstream, &mut coder).await?;
-        let step = if coder.ended() {
-            Step::Ended
-        } else {
-            Step::Running(upstream)
-        };
-        let body = GenerateStream {
-            step,
-            coder,
-            out,
-            told: Some((calls, prompt)),
-        };
-        return Ok(relay::streamed(Rendered::NDJSON, body));
+        let coder = ReplyStream::new(Shape::Generate, wire, &head);
+        let last = |coder| -> BoxFuture<'static, Vec<u8>> { Box::pin(last_line(coder, calls, prompt)) };
+        return relay::translated_then(upstream, coder, Rendered::NDJSON, last).await;
     }
     let answer = collect(upstream, wire).await?;
     let context = tokens(calls, prompt, answer.text.clone()).await;
@@ -165,63 +149,15 @@ async fn tokens(calls: EngineCalls, prompt: Prompt, reply: String) -> Option<Vec
         .ok()
 }
 
-/// A translated stream whose last line waits for the token list of `context`.
-struct GenerateStream {
-    step: Step,
-    coder: ReplyStream,
-    out: Vec<u8>,
-    told: Option<(EngineCalls, Prompt)>,
-}
-
-enum Step {
-    Running(UpstreamBody),
-    /// The engine is done, the final line is due.
-    Ended,
-    Counting(BoxFuture<'static, Option<Vec<i64>>>),
-    Done,
-}
-
-impl HttpBody for GenerateStream {
-    type Data = Bytes;
-    type Error = RunnerError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
-        let this = self.get_mut();
-        loop {
-            if !this.out.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))));
-            }
-            match &mut this.step {
-                Step::Running(upstream) => {
-                    if ready!(relay::push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
-                        this.step = Step::Ended;
-                    }
-                }
-                Step::Ended => {
-                    let counting = this
-                        .told
-                        .take()
-                        .filter(|_| this.coder.ended() && this.coder.error().is_none());
-                    match counting {
-                        Some((calls, prompt)) if !matches!(prompt, Prompt::Untold) => {
-                            let reply = this.coder.text().to_owned();
-                            this.step = Step::Counting(Box::pin(tokens(calls, prompt, reply)));
-                        }
-                        _ => {
-                            this.coder.finish(&mut this.out);
-                            this.step = Step::Done;
-                        }
-                    }
-                }
-                Step::Counting(counting) => {
-                    if let Some(tokens) = ready!(counting.as_mut().poll(cx)) {
-                        this.coder.set_context(tokens);
-                    }
-                    this.coder.finish(&mut this.out);
-                    this.step = Step::Done;
-                }
-                Step::Done => return Poll::Ready(None),
-            }
-        }
+/// The final line of a stream, with the token list of `context`.
+async fn last_line(mut coder: ReplyStream, calls: EngineCalls, prompt: Prompt) -> Vec<u8> {
+    if coder.ended()
+        && coder.error().is_none()
+        && let Some(tokens) = tokens(calls, prompt, coder.text().to_owned()).await
+    {
+        coder.set_context(tokens);
     }
+    let mut out = Vec::new();
+    coder.finish(&mut out);
+    out
 }

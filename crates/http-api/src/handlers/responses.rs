@@ -2,10 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use dialects::openai::responses::{
     self, Defaults, Finished, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall,
     StoredResponse,
@@ -15,7 +12,6 @@ use domain::chat::{ChatRequest, Message, Part};
 use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use router::UpstreamBody;
 use store::{ResponseKind, ResponseRow, Store, StoreError};
@@ -208,14 +204,19 @@ async fn collect(mut upstream: UpstreamBody, mut coder: ResponseStream) -> Resul
     coder.into_finished()
 }
 
-async fn stream(mut upstream: UpstreamBody, mut coder: ResponseStream, keep: Option<Keep>) -> Answer {
-    let out = relay::prime(&mut upstream, &mut coder).await?;
-    let step = if coder.ended() {
-        Step::Ended
-    } else {
-        Step::Running(upstream)
-    };
-    Ok(relay::streamed(Rendered::SSE, EventBody { step, coder, out, keep }))
+async fn stream(upstream: UpstreamBody, coder: ResponseStream, keep: Option<Keep>) -> Answer {
+    let last = |coder| -> BoxFuture<'static, Vec<u8>> { Box::pin(last_events(coder, keep)) };
+    relay::translated_then(upstream, coder, Rendered::SSE, last).await
+}
+
+/// The last events of a response. They wait until the answer is kept: a client may continue from it at once.
+async fn last_events(mut coder: ResponseStream, keep: Option<Keep>) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let (Some(finished), Some(keep)) = (coder.settle(&mut out), keep) {
+        keep.put(finished).await;
+    }
+    coder.finish(&mut out);
+    out
 }
 
 /// An answer that is to be kept.
@@ -234,11 +235,11 @@ impl Keep {
             Ok(output) => self.messages.extend(output),
             Err(error) => tracing::error!(%error, "an answer's own items"),
         }
-        let (Ok(messages), Ok(body)) = (
-            serde_json::to_string(&self.messages),
-            serde_json::to_string(&finished.stored),
-        ) else {
-            return;
+        let written = serde_json::to_string(&self.messages)
+            .and_then(|messages| Ok((messages, serde_json::to_string(&finished.stored)?)));
+        let (messages, body) = match written {
+            Ok(written) => written,
+            Err(error) => return tracing::error!(%error, "writing an answer to keep"),
         };
         let row = ResponseRow {
             id: self.id,
@@ -251,60 +252,6 @@ impl Keep {
         };
         if let Err(error) = self.store.put_response(row).await {
             tracing::error!(%error, "keeping an answer");
-        }
-    }
-}
-
-/// The events of one response. The last one waits until the answer is kept: a client may continue from it at once.
-struct EventBody {
-    step: Step,
-    coder: ResponseStream,
-    out: Vec<u8>,
-    keep: Option<Keep>,
-}
-
-enum Step {
-    Running(UpstreamBody),
-    /// The engine is done, the last event is due.
-    Ended,
-    Keeping(BoxFuture<'static, ()>),
-    Last,
-    Done,
-}
-
-impl HttpBody for EventBody {
-    type Data = Bytes;
-    type Error = RunnerError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RunnerError>>> {
-        let this = self.get_mut();
-        loop {
-            if !this.out.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.out).into()))));
-            }
-            match &mut this.step {
-                Step::Running(upstream) => {
-                    if ready!(relay::push_frame(upstream, &mut this.coder, &mut this.out, cx)) {
-                        this.step = Step::Ended;
-                    }
-                }
-                Step::Ended => {
-                    let finished = this.coder.settle(&mut this.out);
-                    this.step = match (finished, this.keep.take()) {
-                        (Some(finished), Some(keep)) => Step::Keeping(Box::pin(keep.put(finished))),
-                        _ => Step::Last,
-                    };
-                }
-                Step::Keeping(keeping) => {
-                    ready!(keeping.as_mut().poll(cx));
-                    this.step = Step::Last;
-                }
-                Step::Last => {
-                    this.coder.finish(&mut this.out);
-                    this.step = Step::Done;
-                }
-                Step::Done => return Poll::Ready(None),
-            }
         }
     }
 }
