@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the configuration says about downloads.
@@ -42,6 +42,35 @@ impl fmt::Debug for DownloadSettings {
             .field("hub_token", &self.hub_token.is_some())
             .field("tuning", &self.tuning)
             .finish()
+    }
+}
+
+impl DownloadSettings {
+    /// What a fresh configuration says, with everything below this folder.
+    pub fn below(folder: &Path) -> Self {
+        Self {
+            models_dir: folder.join("models"),
+            ollama_store: folder.join("ollama"),
+            max_parallel: 3,
+            bandwidth_limit: None,
+            huggingface_base_url: "https://huggingface.co".into(),
+            ollama_registry_base_url: "https://registry.ollama.ai".into(),
+            allow_private_hosts: false,
+            resume_on_start: true,
+            hub_token: None,
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// These settings with one origin for everything, also one on this machine.
+    #[must_use]
+    pub fn asking(self, origin: &str) -> Self {
+        Self {
+            huggingface_base_url: origin.into(),
+            ollama_registry_base_url: origin.into(),
+            allow_private_hosts: true,
+            ..self
+        }
     }
 }
 

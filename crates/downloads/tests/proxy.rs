@@ -1,5 +1,6 @@
 //! The environment's proxy is used, and is no private target. In processes of their own, for the environment is read there.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,20 +11,12 @@ use testkit::FakeOrigin;
 
 fn settings() -> DownloadSettings {
     DownloadSettings {
-        models_dir: "/nowhere".into(),
-        ollama_store: "/nowhere".into(),
-        max_parallel: 1,
-        bandwidth_limit: None,
-        huggingface_base_url: "https://huggingface.co".into(),
-        ollama_registry_base_url: "https://registry.ollama.ai".into(),
-        allow_private_hosts: false,
-        resume_on_start: false,
-        hub_token: None,
         tuning: Tuning {
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             ..Tuning::default()
         },
+        ..DownloadSettings::below(Path::new("/nowhere"))
     }
 }
 

@@ -26,14 +26,6 @@ impl Computer {
     async fn with_token(fake: &FakeOrigin, hub_token: Option<&str>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let settings = DownloadSettings {
-            models_dir: home.path().join("models"),
-            ollama_store: home.path().join("ollama"),
-            max_parallel: 3,
-            bandwidth_limit: None,
-            huggingface_base_url: fake.url(),
-            ollama_registry_base_url: fake.url(),
-            allow_private_hosts: true,
-            resume_on_start: false,
             hub_token: hub_token.map(str::to_owned),
             tuning: Tuning {
                 part_size: 64 << 10,
@@ -42,6 +34,7 @@ impl Computer {
                 disk_reserve: 0,
                 ..Tuning::default()
             },
+            ..DownloadSettings::below(home.path()).asking(&fake.url())
         };
         let store = Store::open(&settings.ollama_store, Access::Write).unwrap();
         let deps = DownloadDeps {

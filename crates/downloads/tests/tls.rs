@@ -2,6 +2,7 @@
 //! certificates are found through the environment. The key in `fixtures` is for this test alone.
 #![expect(clippy::unwrap_used, reason = "test code may panic")]
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +21,13 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
 fn settings() -> DownloadSettings {
     DownloadSettings {
-        models_dir: "/nowhere".into(),
-        ollama_store: "/nowhere".into(),
-        max_parallel: 1,
-        bandwidth_limit: None,
-        huggingface_base_url: "https://huggingface.co".into(),
-        ollama_registry_base_url: "https://registry.ollama.ai".into(),
         allow_private_hosts: true,
-        resume_on_start: false,
-        hub_token: None,
         tuning: Tuning {
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             ..Tuning::default()
         },
+        ..DownloadSettings::below(Path::new("/nowhere"))
     }
 }
 

@@ -73,15 +73,6 @@ impl Home {
 
 fn settings(home: &Path, origin: &str) -> DownloadSettings {
     DownloadSettings {
-        models_dir: home.join("models"),
-        ollama_store: home.join("ollama"),
-        max_parallel: 3,
-        bandwidth_limit: None,
-        huggingface_base_url: origin.to_owned(),
-        ollama_registry_base_url: origin.to_owned(),
-        allow_private_hosts: true,
-        resume_on_start: true,
-        hub_token: None,
         tuning: Tuning {
             part_size: 64 << 10,
             parts_at_once: 2,
@@ -93,6 +84,7 @@ fn settings(home: &Path, origin: &str) -> DownloadSettings {
             disk_reserve: 0,
             save_every: Duration::from_millis(20),
         },
+        ..DownloadSettings::below(home).asking(origin)
     }
 }
 

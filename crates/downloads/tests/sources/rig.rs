@@ -23,20 +23,12 @@ impl Rig {
         let fake = FakeOrigin::start().await.unwrap();
         let home = tempfile::tempdir().unwrap();
         let mut settings = DownloadSettings {
-            models_dir: home.path().join("models"),
-            ollama_store: home.path().join("ollama"),
-            max_parallel: 3,
-            bandwidth_limit: None,
-            huggingface_base_url: fake.url(),
-            ollama_registry_base_url: fake.url(),
-            allow_private_hosts: true,
-            resume_on_start: false,
-            hub_token: None,
             tuning: Tuning {
                 back_off: Duration::from_millis(1),
                 back_off_max: Duration::from_millis(5),
                 ..Tuning::default()
             },
+            ..DownloadSettings::below(home.path()).asking(&fake.url())
         };
         change(&mut settings);
         let origin = Origin {

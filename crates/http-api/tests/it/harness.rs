@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use downloads::{DownloadDeps, DownloadSettings, Downloads, Tuning};
+use downloads::{DownloadDeps, DownloadSettings, Downloads};
 use engines::{EngineSettings, Engines};
 use hardware::Hardware;
 use http::{HeaderMap, Request, StatusCode};
@@ -153,16 +153,9 @@ impl Server {
         let landed = registry.clone();
         let downloads = Downloads::start(
             DownloadSettings {
-                models_dir: home.data().join("models"),
-                ollama_store: home.data().join("ollama"),
-                max_parallel: 2,
-                bandwidth_limit: None,
-                huggingface_base_url: origin.clone(),
-                ollama_registry_base_url: origin,
                 allow_private_hosts: setup.origin.is_some(),
                 resume_on_start: false,
-                hub_token: None,
-                tuning: Tuning::default(),
+                ..DownloadSettings::below(&home.data()).asking(&origin)
             },
             DownloadDeps {
                 store: store.clone(),

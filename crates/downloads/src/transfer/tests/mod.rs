@@ -37,16 +37,9 @@ pub(crate) fn quick() -> Tuning {
 
 pub(crate) fn settings(tuning: Tuning) -> DownloadSettings {
     DownloadSettings {
-        models_dir: PathBuf::new(),
-        ollama_store: PathBuf::new(),
-        max_parallel: 3,
-        bandwidth_limit: None,
-        huggingface_base_url: "https://huggingface.co".into(),
-        ollama_registry_base_url: "https://registry.ollama.ai".into(),
         allow_private_hosts: true,
-        resume_on_start: true,
-        hub_token: None,
         tuning,
+        ..DownloadSettings::below(Path::new("/nowhere"))
     }
 }
 
