@@ -10,8 +10,10 @@ use crate::peek::{Key, Peeked};
 /// `InvalidRequest` naming the field.
 pub fn check_native(peeked: &Peeked<'_>, slots: u32) -> Result<Edits, RunnerError> {
     let mut edits = common(peeked)?;
-    if let Some(content) = peeked.get(Key::Content).or_else(|| peeked.get(Key::Input)) {
-        check_addresses(content.raw, "content")?;
+    for key in [Key::Content, Key::Input] {
+        if let Some(field) = peeked.get(key) {
+            check_addresses(field.raw, key.as_str())?;
+        }
     }
     let slot = peeked.get(Key::IdSlot).and_then(|field| field.as_i64());
     if slot.is_some_and(|slot| (-1..i64::from(slots)).contains(&slot)) {

@@ -16,12 +16,16 @@ pub(super) fn remote(param: &str) -> RunnerError {
     )
 }
 
-/// Refuses a body of any form in which an image stands as an address.
+/// Refuses a value of any form in which an image stands as an address, and one that cannot be looked through.
 pub(crate) fn check_addresses(raw: &[u8], param: &str) -> Result<(), RunnerError> {
-    if memchr::memmem::find(raw, b"image_url").is_none() {
+    // The name of a member may be written with escapes.
+    let nested = matches!(raw.first(), Some(b'{' | b'['));
+    let contains = |needle: &[u8]| memchr::memmem::find(raw, needle).is_some();
+    if !nested || !(contains(b"image_url") || contains(b"\\u")) {
         return Ok(());
     }
-    let value: Value = serde_json::from_slice(raw).unwrap_or_default();
+    let value: Value =
+        serde_json::from_slice(raw).map_err(|error| invalid(param, format!("'{param}' cannot be read: {error}")))?;
     let mut left = vec![&value];
     while let Some(value) = left.pop() {
         match value {

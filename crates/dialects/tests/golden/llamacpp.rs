@@ -63,6 +63,9 @@ fn what_an_engine_cannot_survive_is_clamped() {
     for body in [
         r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":"http://10.0.0.1/"}]}]}"#,
         r#"{"content":[{"content":[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]}]}"#,
+        r#"{"content":"text","input":[{"role":"user","content":[{"image_url":"http://10.0.0.1/"}]}]}"#,
+        r#"{"input":[{"role":"user","content":[{"image\u005furl":"http://10.0.0.1/"}]}]}"#,
+        r#"{"content":[{"image_url":"http://10.0.0.1/","unreadable":"\ud800"}]}"#,
     ] {
         assert!(
             llamacpp::check_native(&peek::peek(body.as_bytes()).unwrap(), 1).is_err(),
