@@ -103,6 +103,10 @@ pub fn parse_go_duration(text: &str) -> Result<(bool, Duration), DurationError> 
         rest = &rest[unit_len..];
     }
     let magnitude = Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?;
+    // Go counts nanoseconds in 64 bits with a sign: some 292 years.
+    if magnitude.as_nanos() > i64::MAX.unsigned_abs().into() {
+        return Err(invalid());
+    }
     Ok((negative && !magnitude.is_zero(), magnitude))
 }
 
@@ -184,6 +188,10 @@ mod tests {
             KeepAlive::parse_go("").unwrap_err().to_string(),
             "time: invalid duration \"\""
         );
+        ok("2562047h", Duration::from_hours(2_562_047));
+        for endless in ["2562048h", "9999999999h", "-2562048h", "1000000000000h"] {
+            assert!(KeepAlive::parse_go(endless).is_err(), "{endless}");
+        }
     }
 
     #[test]
