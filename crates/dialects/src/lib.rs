@@ -15,6 +15,7 @@
 //! ```
 
 pub mod anthropic;
+pub mod audio;
 pub mod engine;
 pub mod images;
 pub mod llamacpp;

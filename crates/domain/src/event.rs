@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceView, JobView, ModelKey};
+use crate::{InstanceView, JobView, ModelKey, TranscriptionView};
 
 /// How loud a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,6 +74,11 @@ pub enum EventKind {
     Download {
         /// How it stands now.
         job: JobView,
+    },
+    /// A transcription or translation began, went on or ended.
+    Transcription {
+        /// How it stands now.
+        transcription: TranscriptionView,
     },
     /// Requests in flight changed.
     Requests {

@@ -12,6 +12,10 @@ pub enum EngineMode {
     Embedding,
     /// Document scores for a query.
     Rerank,
+    /// Speech to text.
+    Transcription,
+    /// Text to speech.
+    Speech,
 }
 
 /// Launch-time wishes of a request, a config entry or the defaults. `None` means "whatever is loaded, else auto".

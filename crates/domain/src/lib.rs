@@ -7,6 +7,7 @@
 //! assert_eq!(KeepAlive::parse_go("5m").unwrap(), KeepAlive::For(std::time::Duration::from_secs(300)));
 //! ```
 
+pub mod audio;
 pub mod chat;
 mod error;
 mod event;
@@ -19,6 +20,7 @@ mod redact;
 mod registry_name;
 mod state;
 
+pub use audio::{TranscriptionState, TranscriptionView};
 pub use error::{ErrorKind, RunnerError};
 pub use event::{Event, EventKind, Level, LogLine, LogStream};
 pub use ids::{InstanceId, ModelKey, RequestId, is_reserved_name};

@@ -12,8 +12,12 @@ pub enum EngineKind {
     /// llama.cpp's `llama-server`.
     #[default]
     LlamaServer,
-    /// `faster-whisper`.
+    /// `faster-whisper`: speech to text.
     FasterWhisper,
+    /// Text to speech, by a voice engine in the same program as `faster-whisper`.
+    Speech,
+    /// A command of the user's that speaks the OpenAI API (`engines.custom.<name>`).
+    Custom,
 }
 
 /// One thing a model can do, in Ollama's and our merged model object's words.
@@ -41,11 +45,15 @@ pub enum Capability {
     Insert = 1 << 8,
     /// Speech to text.
     Transcription = 1 << 9,
+    /// Speech of any language to English text.
+    Translation = 1 << 10,
+    /// Text to speech.
+    Speech = 1 << 11,
 }
 
 impl Capability {
     /// All capabilities, in the order lists show them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Completion,
         Self::Chat,
         Self::Tools,
@@ -56,6 +64,8 @@ impl Capability {
         Self::Rerank,
         Self::Thinking,
         Self::Transcription,
+        Self::Translation,
+        Self::Speech,
     ];
 
     /// The wire word.
@@ -71,6 +81,8 @@ impl Capability {
             Self::Thinking => "thinking",
             Self::Insert => "insert",
             Self::Transcription => "transcription",
+            Self::Translation => "translation",
+            Self::Speech => "speech",
         }
     }
 }
@@ -260,6 +272,12 @@ impl ModelEntry {
         self.capabilities.has(capability)
     }
 
+    /// True for models that only hear or speak. Lists of clients that know chat and embedding models leave them out: one
+    /// entry of another kind makes such a list invalid for LM Studio's libraries (`lmstudio.md`, "JS list").
+    pub fn is_speech(&self) -> bool {
+        matches!(self.natural_mode(), EngineMode::Transcription | EngineMode::Speech)
+    }
+
     /// What the model is loaded for when the request does not decide it.
     pub fn natural_mode(&self) -> EngineMode {
         if self.can(Capability::Completion) || self.can(Capability::Chat) {
@@ -268,6 +286,10 @@ impl ModelEntry {
             EngineMode::Rerank
         } else if self.can(Capability::Embedding) {
             EngineMode::Embedding
+        } else if self.can(Capability::Transcription) {
+            EngineMode::Transcription
+        } else if self.can(Capability::Speech) {
+            EngineMode::Speech
         } else {
             EngineMode::Completion
         }

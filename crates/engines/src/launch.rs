@@ -176,7 +176,7 @@ impl Arguments<'_> {
         let batch = match launch.mode {
             // One input must fit the physical batch or the engine answers 500 (engine guide 2.1).
             EngineMode::Embedding | EngineMode::Rerank => Some(launch.options.batch.unwrap_or(0).max(launch.context)),
-            EngineMode::Completion => launch.options.batch,
+            EngineMode::Completion | EngineMode::Transcription | EngineMode::Speech => launch.options.batch,
         };
         if let Some(batch) = batch {
             self.pair("-b", batch.to_string());
@@ -239,7 +239,7 @@ impl Arguments<'_> {
 
     fn mode(&mut self, entry: &ModelEntry, launch: &LoadedLaunch) {
         match launch.mode {
-            EngineMode::Completion => {}
+            EngineMode::Completion | EngineMode::Transcription | EngineMode::Speech => {}
             EngineMode::Embedding => {
                 self.push_known(&["--embeddings", "--embedding"]);
                 // A model not made for embeddings names no pooling, and the engine would refuse the OpenAI route. The

@@ -1,7 +1,7 @@
 //! Errors in the form of whoever asks (promise H10, management contract 7.2).
 
 use bytes::Bytes;
-use dialects::{Rendered, anthropic, llamacpp, llamarunner, lmstudio_rest, ollama, openai};
+use dialects::{Rendered, anthropic, audio, llamacpp, llamarunner, lmstudio_rest, ollama, openai};
 use domain::RunnerError;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -36,6 +36,7 @@ pub(crate) fn render(error: &RunnerError, asker: &Asker<'_>) -> Response<Body> {
         Dialect::OpenAi => openai::error(error),
         Dialect::LlamaCpp => llamacpp::error(error),
         Dialect::LlamaRunner => llamarunner::error(error),
+        Dialect::Audio => audio::error(error),
     };
     if let Some(status) = transport_status(error) {
         rendered.status = status.as_u16();

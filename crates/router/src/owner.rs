@@ -291,7 +291,7 @@ async fn first_answer(
     let (path, body): (_, &'static [u8]) = match launch.mode {
         EngineMode::Completion => ("/completion", br#"{"prompt":"a","n_predict":1,"cache_prompt":false}"#),
         EngineMode::Embedding => ("/v1/embeddings", br#"{"input":"a"}"#),
-        EngineMode::Rerank => return Ok(()),
+        EngineMode::Rerank | EngineMode::Transcription | EngineMode::Speech => return Ok(()),
     };
     let mut headers = HeaderMap::new();
     headers.insert(

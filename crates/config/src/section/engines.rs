@@ -137,6 +137,8 @@ pub struct FasterWhisper {
     pub device: String,
     /// Number type, for example `auto`, `int8`, `float16`.
     pub compute_type: String,
+    /// Make our own environment when speech is asked for and there is none. Off: the request is answered with how to.
+    pub auto_install: bool,
 }
 
 impl Default for FasterWhisper {
@@ -145,6 +147,7 @@ impl Default for FasterWhisper {
             python: None,
             device: "auto".into(),
             compute_type: "auto".into(),
+            auto_install: true,
         }
     }
 }

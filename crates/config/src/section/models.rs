@@ -215,6 +215,8 @@ impl Defaults {
 enum EngineKindSchema {
     LlamaServer,
     FasterWhisper,
+    Speech,
+    Custom,
 }
 
 /// Schema of [`EngineMode`].
@@ -225,4 +227,6 @@ enum EngineModeSchema {
     Completion,
     Embedding,
     Rerank,
+    Transcription,
+    Speech,
 }

@@ -11,11 +11,17 @@ use crate::value::Secret;
 pub struct Audio {
     /// Folder of speech models. Null: in the data folder.
     pub models_dir: Option<PathBuf>,
-    /// Model used when a request names none.
+    /// Speech-to-text model for requests that name none, or one of OpenAI's (`whisper-1`). Null: the first one there is.
     pub default_model: Option<String>,
+    /// Text-to-speech model for requests that name none, or one of OpenAI's (`tts-1`). Null: the first one there is.
+    pub default_speech_model: Option<String>,
+    /// Download a known speech model when a request names it. Off: the request is answered with how to get it.
+    pub auto_download: bool,
+    /// Requests that may wait for one speech model; more are answered with "queue full".
+    pub max_queue: u32,
     /// Largest recording, in MB.
     pub max_upload_mb: u32,
-    /// Longest recording, in seconds.
+    /// Longest recording, in seconds; 0: any.
     pub max_duration_s: u32,
 }
 
@@ -24,8 +30,11 @@ impl Default for Audio {
         Self {
             models_dir: None,
             default_model: None,
+            default_speech_model: None,
+            auto_download: false,
+            max_queue: 64,
             max_upload_mb: 100,
-            max_duration_s: 7200,
+            max_duration_s: 0,
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::{EventKind, InstanceView, JobState, JobView, ModelState, RunnerError};
 use serde_json::{Map, Value, json};
@@ -149,8 +149,24 @@ impl ModelChanges {
                 let data: Map<String, Value> = files.collect();
                 frame(&json!({"model": name, "event": event, "data": data}), out);
             }
-            EventKind::Config { .. } | EventKind::Requests { .. } | EventKind::Log { .. } | EventKind::ShuttingDown => {
-            }
+            EventKind::Transcription { .. }
+            | EventKind::Config { .. }
+            | EventKind::Requests { .. }
+            | EventKind::Log { .. }
+            | EventKind::ShuttingDown => {}
+        }
+    }
+
+    /// Appends what was missed of models that are not loaded (nor loading) any more: `live` holds the listed names of those
+    /// that are.
+    pub fn catch_up(&mut self, live: &HashSet<String>, out: &mut Vec<u8>) {
+        let gone = |(name, status): (&String, &Value)| {
+            (status["status"] != "unloaded" && !live.contains(name)).then(|| name.clone())
+        };
+        let mut gone: Vec<String> = self.told.iter().filter_map(gone).collect();
+        gone.sort();
+        for name in gone {
+            self.tell(&name, json!({"status": "unloaded"}), out);
         }
     }
 

@@ -43,7 +43,7 @@ pub fn capability_words(capabilities: Capabilities) -> Vec<&'static str> {
         | Capability::Rerank
         | Capability::Thinking => Some(capability.as_str()),
         // Ollama has no words for these.
-        Capability::Chat | Capability::Transcription => None,
+        Capability::Chat | Capability::Transcription | Capability::Translation | Capability::Speech => None,
     };
     capabilities.iter().filter_map(word).collect()
 }

@@ -139,7 +139,9 @@ fn architecture(entry: &ModelEntry) -> Value {
     if entry.can(Capability::Transcription) {
         input = vec!["audio"];
     }
-    let output = if entry.can(Capability::Embedding) {
+    let output = if entry.can(Capability::Speech) {
+        "audio"
+    } else if entry.can(Capability::Embedding) {
         "embeddings"
     } else if entry.can(Capability::Rerank) {
         "scores"

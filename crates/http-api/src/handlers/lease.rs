@@ -55,7 +55,8 @@ pub(super) fn is_jit(cx: &Cx) -> bool {
     match cx.route.dialect {
         Dialect::LmStudio | Dialect::LmStudioV1 => true,
         Dialect::OpenAi | Dialect::Anthropic => cx.flavour() == Flavour::LmStudio,
-        Dialect::Ollama | Dialect::LlamaCpp | Dialect::LlamaRunner => false,
+        // Speech beside a chat must not cost the chat its model.
+        Dialect::Ollama | Dialect::LlamaCpp | Dialect::LlamaRunner | Dialect::Audio => false,
     }
 }
 
@@ -350,6 +351,9 @@ fn operation(operation: Op, dialect: Dialect) -> &'static str {
         (Op::Completions, _) => "openai completion",
         (Op::Embeddings, _) => "openai embeddings",
         (Op::Rerank, _) => "rerank",
+        (Op::Transcriptions, _) => "transcription",
+        (Op::Translations, _) => "translation",
+        (Op::Speech, _) => "speech",
         (Op::V0ChatCompletions | Op::V1Chat, _) => "lmstudio chat",
         (Op::V0Completions, _) => "lmstudio completion",
         (Op::V0Embeddings, _) => "lmstudio embeddings",

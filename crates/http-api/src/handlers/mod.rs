@@ -3,6 +3,7 @@
 mod anthropic;
 mod downloads;
 pub(crate) mod lease;
+mod listening;
 mod llamacpp;
 mod llamarunner;
 mod lmstudio;
@@ -14,6 +15,7 @@ mod ollama_generate;
 mod ollama_store;
 mod openai;
 mod responses;
+mod speaking;
 mod state;
 mod ui;
 
@@ -73,6 +75,8 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::Responses | Op::GetResponse | Op::DeleteResponse | Op::ResponseInput => {
             Box::pin(responses::run(cx, parts, body)).await
         }
+        Op::Transcriptions | Op::Translations => Box::pin(listening::run(cx, parts, body)).await,
+        Op::Speech | Op::Voices | Op::AudioModels => Box::pin(speaking::run(cx, parts, body)).await,
         Op::Messages | Op::CountTokens => Box::pin(anthropic::run(cx, parts, body)).await,
         Op::LlamaCompletion
         | Op::LlamaInfill

@@ -184,6 +184,7 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::CatalogChanged { .. } => "catalog_changed",
         EventKind::Config { .. } => "config",
         EventKind::Download { .. } => "download",
+        EventKind::Transcription { .. } => "transcription",
         EventKind::Requests { .. } => "requests",
         EventKind::Log { .. } => "log",
         EventKind::ShuttingDown => "shutting_down",

@@ -58,6 +58,8 @@ pub enum Dialect {
     LmStudioV1,
     /// Our own management routes.
     LlamaRunner,
+    /// Speech in both directions: OpenAI's routes with codes of our own (audio contract 6).
+    Audio,
 }
 
 impl Dialect {
@@ -71,6 +73,7 @@ impl Dialect {
             Self::LmStudio => "lmstudio",
             Self::LmStudioV1 => "lmstudio-v1",
             Self::LlamaRunner => "llamarunner",
+            Self::Audio => "audio",
         }
     }
 }
@@ -140,6 +143,11 @@ pub enum Operation {
     GetResponse,
     DeleteResponse,
     ResponseInput,
+    Transcriptions,
+    Translations,
+    Speech,
+    Voices,
+    AudioModels,
     Messages,
     CountTokens,
     LlamaCompletion,

@@ -1,5 +1,5 @@
 use super::Class::{Inference, Management, Public, UiShell};
-use super::Dialect::{Anthropic, LlamaCpp, LlamaRunner, LmStudio, LmStudioV1, Ollama, OpenAi};
+use super::Dialect::{Anthropic, Audio, LlamaCpp, LlamaRunner, LmStudio, LmStudioV1, Ollama, OpenAi};
 use super::Operation as Op;
 use super::Verb::{Delete, Get, Head, Post};
 use super::{Class, Dialect, Operation, Route, Verb};
@@ -68,6 +68,12 @@ pub const ROUTES: &[Route] = &[
     route(Get, "/v1/responses/{id}", OpenAi, Op::GetResponse, Inference, "A kept answer"),
     route(Delete, "/v1/responses/{id}", OpenAi, Op::DeleteResponse, Inference, "Forget an answer"),
     route(Get, "/v1/responses/{id}/input_items", OpenAi, Op::ResponseInput, Inference, "What a kept answer was asked"),
+    // Speech
+    route(Post, "/v1/audio/transcriptions", Audio, Op::Transcriptions, Inference, "Speech to text"),
+    route(Post, "/v1/audio/translations", Audio, Op::Translations, Inference, "Speech of any language to English text"),
+    route(Post, "/v1/audio/speech", Audio, Op::Speech, Inference, "Text to speech"),
+    route(Get, "/v1/audio/voices", Audio, Op::Voices, Inference, "Voices"),
+    route(Get, "/v1/audio/models", Audio, Op::AudioModels, Inference, "Models that hear or speak"),
     // Anthropic
     route(Post, "/v1/messages", Anthropic, Op::Messages, Inference, "Chat"),
     route(Post, "/v1/messages/count_tokens", Anthropic, Op::CountTokens, Inference, "Tokens of a chat, template included"),
