@@ -39,7 +39,7 @@ pub use error::EngineError;
 pub use failure::{FailureCause, FailurePhase, failure, failure_cause, start_failure};
 pub use launch::{Launch, launch};
 pub use locate::{EngineSettings, Engines, Source};
-pub use plan::{MemoryBudget, degrade, plan};
+pub use plan::{MemoryBudget, degrade, memory_needed, plan};
 pub use probe::EngineBinary;
 pub use quantize::{quantize, quantize_progress, quantizer};
 pub use reserved::{reserved_env, reserved_flag, reserved_setting_env};

@@ -24,6 +24,8 @@ const MIN_VISION_CONTEXT: u32 = 2048;
 const AUTO_PARALLEL: [u32; 3] = [4, 2, 1];
 /// More slots than this only cost memory.
 const MAX_PARALLEL: u32 = 256;
+/// Buffers of an engine beside weights and cache, in bytes.
+const BUFFERS: u64 = 256 << 20;
 /// The KV cache may always have this much.
 const KV_FLOOR: u64 = 512 << 20;
 
@@ -67,6 +69,14 @@ pub fn plan(entry: &ModelEntry, options: &LaunchOptions, budget: &MemoryBudget) 
         parallel,
         options: options.clone(),
     }
+}
+
+/// Memory that a launch will take, in bytes: the model's files, the cache of every slot's context, and buffers. A model whose
+/// header says nothing of its cache is taken to need none.
+pub fn memory_needed(entry: &ModelEntry, launch: &LoadedLaunch) -> u64 {
+    let tokens = u64::from(launch.context) * u64::from(launch.parallel);
+    let cache = kv_bytes_per_token(entry, &launch.options).map_or(0, |bytes| bytes.saturating_mul(tokens));
+    entry.size.saturating_add(cache).saturating_add(BUFFERS)
 }
 
 /// The next try after a start that ran out of memory (promise R12): fewer GPU layers first, then less context.
@@ -257,6 +267,29 @@ mod tests {
         assert_eq!(plan(&entry, &kv("f16"), &ram(8)).parallel, 2);
         assert_eq!(plan(&entry, &kv("q8_0"), &ram(8)).parallel, 2);
         assert_eq!(plan(&entry, &kv("q4_0"), &ram(8)).parallel, 4);
+    }
+
+    #[test]
+    fn memory_is_reckoned_for_what_will_be_started() {
+        let entry = with_facts(Some(131_072), Some(128 << 10));
+        let kv_bytes = |options: &LaunchOptions, budget: &MemoryBudget| {
+            memory_needed(&entry, &plan(&entry, options, budget)) - entry.size - BUFFERS
+        };
+        let auto = LaunchOptions::default();
+        assert_eq!(kv_bytes(&auto, &ram(16)), 4 * GIB);
+        assert_eq!(kv_bytes(&auto, &ram(0)), GIB / 2);
+        let small_cache = LaunchOptions {
+            kv_cache_type: Some("q8_0".into()),
+            parallel: Some(4),
+            ..context(8192)
+        };
+        assert_eq!(kv_bytes(&small_cache, &ram(16)), 4 * GIB * 34 / 64);
+        let endless = LoadedLaunch {
+            context: u32::MAX,
+            parallel: u32::MAX,
+            ..LoadedLaunch::default()
+        };
+        assert_eq!(memory_needed(&with_facts(None, Some(u64::MAX)), &endless), u64::MAX);
     }
 
     #[test]

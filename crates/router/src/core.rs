@@ -157,13 +157,7 @@ impl Core {
         settings.jit_evict_to_fit && !settings.jit_auto_evict
     }
 
-    /// Bytes for engines, of the machine and of its GPUs, less what is to be left to other programs.
-    pub(crate) fn free_memory(&self) -> u64 {
-        let budget = self.budget();
-        budget.ram_available.saturating_add(budget.vram_free)
-    }
-
-    /// Measured now.
+    /// Bytes for engines, of the machine and of its GPUs, less what is to be left to other programs. Measured now.
     pub(crate) fn budget(&self) -> MemoryBudget {
         let reserve = self.settings().memory_reserve;
         let gpus = self.deps.hardware.gpus();
@@ -307,7 +301,7 @@ fn tell(state: &mut State, ticket: TicketId, answer: Answer) {
     }
 }
 
-fn limits(settings: &RouterSettings) -> Limits {
+pub(crate) fn limits(settings: &RouterSettings) -> Limits {
     Limits {
         max_loaded: settings.max_loaded_models,
         max_queue: settings.max_queue,

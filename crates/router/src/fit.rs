@@ -5,17 +5,18 @@ use domain::{LaunchOptions, ModelEntry, ModelKey, ModelState};
 
 use crate::Router;
 
-/// Context assumed when nobody names one.
-const CONTEXT: u32 = 4096;
-/// Buffers of an engine beside weights and cache, in bytes.
-const BUFFERS: u64 = 256 << 20;
-
 impl Router {
     /// Unloads what has to go for this model. Models at work and models loaded by name stay; so the model may still not
     /// fit, and its start then settles for less (or says why not).
     pub(crate) async fn make_fit(&self, model: &ModelEntry, wish: &LaunchOptions) {
-        let needed = estimate(model, wish);
-        while self.core.free_memory() < needed {
+        let options = wish.or(&model.launch).or(&self.core.settings().launch);
+        loop {
+            // As the start will reckon; with more memory it takes more.
+            let budget = self.core.budget();
+            let needed = engines::memory_needed(model, &engines::plan(model, &options, &budget));
+            if needed <= budget.ram_available.saturating_add(budget.vram_free) {
+                return;
+            }
             let Some(victim) = self.idle_jit(model.instance_key()) else {
                 return;
             };
@@ -33,14 +34,4 @@ impl Router {
             .min_by_key(|(_, view)| view.last_used_ms)
             .map(|(_, view)| view.model)
     }
-}
-
-/// Memory a model takes, in bytes: its files, the cache of one context per slot, and buffers.
-fn estimate(model: &ModelEntry, wish: &LaunchOptions) -> u64 {
-    let options = wish.or(&model.launch);
-    let trained = model.facts.context_length.unwrap_or(CONTEXT);
-    let context = options.context.unwrap_or(CONTEXT).min(trained.max(1));
-    let tokens = u64::from(context) * u64::from(options.parallel.unwrap_or(1));
-    let cache = model.facts.kv_bytes_per_token.unwrap_or(0).saturating_mul(tokens);
-    model.size.saturating_add(cache).saturating_add(BUFFERS)
 }

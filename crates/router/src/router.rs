@@ -9,7 +9,7 @@ use scheduler::{Event, Load};
 use telemetry::LogRing;
 use tokio::sync::oneshot;
 
-use crate::core::{Answer, Core};
+use crate::core::{Answer, Core, limits};
 use crate::{Lease, LeaseRequest, RouterSettings, announcer};
 
 /// What the router works with.
@@ -75,7 +75,7 @@ impl Router {
     /// Most engines at once, and whether models are loaded on demand.
     pub fn capacity(&self) -> (usize, bool) {
         let settings = self.core.settings();
-        (settings.max_loaded_models.unwrap_or(3), settings.autoload)
+        (limits(&settings).places(), settings.autoload)
     }
 
     /// Requests for models since the start.

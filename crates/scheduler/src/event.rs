@@ -179,7 +179,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn places(&self) -> usize {
+    /// Processes that may exist at once.
+    pub fn places(&self) -> usize {
         self.max_loaded.unwrap_or(3).max(1)
     }
 
