@@ -272,6 +272,19 @@ impl Catalog {
         Some(loaded.map_or(found, Arc::clone))
     }
 
+    /// Is the identifier of a further instance a name of another model, or a spelling of its own model's key?
+    pub(crate) fn is_taken(&self, instance: &ModelEntry) -> bool {
+        let form = lookup_form(instance.key.as_str());
+        let bare = form.strip_suffix(":latest").unwrap_or(&form);
+        self.get(&instance.key).is_some()
+            || self
+                .find(instance.key.as_str())
+                .and_then(|at| self.entries.get(at))
+                .is_some_and(|named| {
+                    Some(&named.key) != instance.instance_of.as_ref() || lookup_form(named.key.as_str()) == bare
+                })
+    }
+
     fn find(&self, name: &str) -> Option<usize> {
         if name.len() > MAX_NAME {
             return None;
@@ -298,8 +311,10 @@ impl Catalog {
         };
         let tag = tag.filter(|tag| *tag != "latest").map(normal_quant);
         let left = left.strip_suffix(".gguf").unwrap_or(left);
-        // Only the last part of a path is written freely; folders are names of their own.
-        let free = !left.contains('/') && left.contains(char::is_alphanumeric);
+        // Only the last part of a path is written freely; folders are names of their own. What normalising would cut off
+        // makes it another name.
+        let free =
+            !left.contains('/') && left.starts_with(char::is_alphanumeric) && left.ends_with(char::is_alphanumeric);
         let plain = if free { normal_name(left) } else { left.to_owned() };
         for left in [left, &plain] {
             let found = match &tag {

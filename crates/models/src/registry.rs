@@ -159,10 +159,11 @@ impl Registry {
     }
 
     /// Makes a further instance of a model known (its `instance_of` names the model). False: its identifier is taken by
-    /// another one or by a model's key.
+    /// another one, is a name of another model, or its own model's key.
     pub fn add_instance(&self, entry: Arc<ModelEntry>) -> bool {
         let shared = &self.handle.shared;
-        let taken = shared.catalog.load().get(&entry.key).is_some();
+        // Identifiers win over names: requests for the other model would go to this instance.
+        let taken = shared.catalog.load().is_taken(&entry);
         !taken && shared.change_instances(|instances| instances.add(entry))
     }
 

@@ -31,13 +31,25 @@ fn further(registry: &Registry, model: &str, identifier: &str) -> Arc<ModelEntry
 async fn known_by_name_and_in_no_list() {
     let library = Library::new();
     write(&library, "pub/a-GGUF/a-Q4_0.gguf", 2);
+    write(&library, "pub/other-GGUF/other-Q8_0.gguf", 7);
     let registry = library.open();
     assert!(registry.add_instance(further(&registry, "a", "a:2")));
     assert!(registry.add_instance(further(&registry, "a", "Mine")));
-    for taken in ["a", "a:2", "mine"] {
+    // Also in another case and with the tag that clients add, and every name of another model.
+    for taken in [
+        "a",
+        "a:2",
+        "mine",
+        "A",
+        "a:latest",
+        "Other",
+        "other:Q8_0",
+        "PUB/Other-GGUF",
+        "other:latest",
+    ] {
         assert!(!registry.add_instance(further(&registry, "a", taken)), "{taken}");
     }
-    assert_eq!(keys(&registry), ["a"]);
+    assert_eq!(keys(&registry), ["a", "other"]);
     for (name, wanted) in [
         ("a:2", "a:2"),
         ("Mine", "Mine"),
@@ -50,7 +62,7 @@ async fn known_by_name_and_in_no_list() {
     // A scan keeps them.
     write(&library, "pub/b-GGUF/b-Q4_0.gguf", 2);
     registry.rescan().await;
-    assert_eq!(keys(&registry), ["a", "b"]);
+    assert_eq!(keys(&registry), ["a", "b", "other"]);
     assert_eq!(resolve(&registry, "a:2").as_deref(), Some("a:2"));
     assert!(registry.catalog().get(&ModelKey::from("Mine")).is_some());
     assert!(registry.remove_instance(&ModelKey::from("a:2")));
