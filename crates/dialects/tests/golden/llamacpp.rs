@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use dialects::llamacpp::{self, ModelChanges, RouterFacts};
 use dialects::openai::{RelayTail, StreamErrorForm};
 use dialects::peek;
@@ -180,5 +182,37 @@ fn events() {
     write(&EventKind::Download { job: job.clone() });
     write(&EventKind::Download { job });
     write(&EventKind::Requests { active: 1 });
+    // What was missed: only models that were told to be loaded are told to be gone, each once.
+    let mut late = ModelChanges::default();
+    let mut missed = Vec::new();
+    for model in ["stays", "gone", "other"] {
+        instance.model = model.into();
+        instance.state = ModelState::Ready;
+        late.write(
+            &EventKind::Instance {
+                instance: instance.clone(),
+            },
+            ToString::to_string,
+            &mut Vec::new(),
+        );
+    }
+    late.write(
+        &EventKind::InstanceGone { model: "other".into() },
+        ToString::to_string,
+        &mut Vec::new(),
+    );
+    for _ in 0..2 {
+        late.catch_up(&HashSet::from(["stays".to_owned()]), &mut missed);
+    }
+    let missed = String::from_utf8(missed).unwrap();
+    assert_eq!(
+        missed.matches("\"model\":\"gone\"").count(),
+        2,
+        "one change, under both its names: {missed}"
+    );
+    assert!(
+        missed.contains("unloaded") && !missed.contains("other") && !missed.contains("stays"),
+        "{missed}"
+    );
     compare(&folder("llamacpp").join("events.sse"), &out);
 }

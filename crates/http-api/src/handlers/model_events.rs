@@ -1,12 +1,13 @@
 //! `GET /models/sse`: changes of models in the words of llama-server's router.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dialects::llamacpp::ModelChanges;
-use dialects::openai::ModelListOptions;
+use dialects::openai::{Ids, ModelListOptions};
 use dialects::{Rendered, openai};
 use domain::{Event, EventKind, ModelKey, ModelState};
 use futures_util::{StreamExt, stream};
@@ -80,18 +81,23 @@ impl Feed {
 
     fn write(&mut self, event: &EventKind, out: &mut Vec<u8>) {
         let (state, ids) = (&self.state, self.options.ids);
-        let name = |key: &ModelKey| {
-            let entry = state.registry.catalog().get(key).cloned();
-            entry.map_or_else(|| key.to_string(), |entry| openai::listed_id(&entry, ids))
-        };
-        self.changes.write(event, name, out);
+        self.changes.write(event, |key| listed_name(state, key, ids), out);
     }
 
+    /// Where everything stands, also what was told and is not loaded any more.
     fn now(&mut self, out: &mut Vec<u8>) {
+        let mut live = HashSet::new();
         for instance in self.state.router.instances() {
             if !matches!(instance.state, ModelState::Unloaded | ModelState::Failed(_)) {
+                live.insert(listed_name(&self.state, &instance.model, self.options.ids));
                 self.write(&EventKind::Instance { instance }, out);
             }
         }
+        self.changes.catch_up(&live, out);
     }
+}
+
+fn listed_name(state: &ApiState, key: &ModelKey, ids: Ids) -> String {
+    let entry = state.registry.catalog().get(key).cloned();
+    entry.map_or_else(|| key.to_string(), |entry| openai::listed_id(&entry, ids))
 }
