@@ -8,6 +8,16 @@ pub fn models_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models")
 }
 
+/// The folder of the tiny speech-to-text model: Whisper in CTranslate2's form, knows the recordings of [`audio_dir`].
+pub fn tiny_whisper_dir() -> PathBuf {
+    models_dir().join("tiny-whisper")
+}
+
+/// The folder with recordings, hostile files and `expected.json`, which tells what is said in them.
+pub fn audio_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/audio")
+}
+
 /// The real llama-server: `LLAMARUNNER_LLAMA_SERVER`, else the newest one built in the user's cache
 /// (`$XDG_CACHE_HOME/llama-runner/engines/llama.cpp/*/llama-server`). `cargo xtask test` makes sure there is one.
 pub fn real_engine_path() -> Option<PathBuf> {
@@ -99,6 +109,8 @@ mod tests {
         for name in ["tiny-chat.gguf", "tiny-embed.gguf", "tiny-rerank.gguf"] {
             assert!(models_dir().join(name).is_file(), "{name}");
         }
+        assert!(tiny_whisper_dir().join("model.bin").is_file());
+        assert!(audio_dir().join("expected.json").is_file());
     }
 
     #[test]
