@@ -4,24 +4,34 @@ use domain::{ErrorKind, RunnerError};
 
 use crate::{Rendered, openai};
 
-/// Status and body. Codes that say more than their kind (`engine_not_installed`, `unsupported_media_type`, …) choose the
+/// Status and body. Codes that say more than their kind (`engine_not_installed`, `unsupported_content_type`, …) choose the
 /// status; else a full queue is 429 and a broken engine 502 here.
 pub fn error(error: &RunnerError) -> Rendered {
-    let (status, code) = match (error.code.as_deref(), &error.kind) {
-        (Some("engine_not_installed" | "engine_starting"), _) => (Some(503), None),
-        (Some("unsupported_content_type"), _) => (Some(415), None),
-        (_, ErrorKind::Overloaded { .. }) => (Some(429), Some("queue_full")),
-        (_, ErrorKind::EngineFailed) => (Some(502), Some("engine_failed")),
-        (_, ErrorKind::NotCapable) => (None, Some("model_not_supported")),
-        _ => (None, None),
+    let status = match (error.code.as_deref(), &error.kind) {
+        (Some("engine_not_installed" | "engine_starting"), _) => Some(503),
+        (Some("unsupported_content_type"), _) => Some(415),
+        (_, ErrorKind::Overloaded { .. }) => Some(429),
+        (_, ErrorKind::EngineFailed) => Some(502),
+        _ => None,
     };
-    let mut named = error.clone();
-    named.code = named.code.or_else(|| code.map(str::to_owned));
-    let mut rendered = openai::error(&named);
+    let mut rendered = openai::error(&named(error));
     if let Some(status) = status {
         rendered.status = status;
     }
     rendered
+}
+
+/// The error with the audio routes' own word for its kind, where it has none yet.
+pub(super) fn named(error: &RunnerError) -> RunnerError {
+    let code = match &error.kind {
+        ErrorKind::Overloaded { .. } => Some("queue_full"),
+        ErrorKind::EngineFailed => Some("engine_failed"),
+        ErrorKind::NotCapable => Some("model_not_supported"),
+        _ => None,
+    };
+    let mut named = error.clone();
+    named.code = named.code.or_else(|| code.map(str::to_owned));
+    named
 }
 
 #[cfg(test)]
