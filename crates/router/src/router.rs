@@ -172,6 +172,17 @@ impl Router {
         true
     }
 
+    /// [`Self::unload`] that lets running answers finish for this long and then cuts them. Zero: at once. Once it has begun to
+    /// wait, the caller must stay: without it the answers have all the time they need.
+    pub async fn unload_within(&self, model: &ModelKey, drain: Duration) -> bool {
+        if !drain.is_zero()
+            && let Ok(was_loaded) = tokio::time::timeout(drain, self.unload(model, false)).await
+        {
+            return was_loaded;
+        }
+        self.unload(model, true).await
+    }
+
     /// Every instance, by model.
     pub fn instances(&self) -> Vec<InstanceView> {
         self.core.instance_views()

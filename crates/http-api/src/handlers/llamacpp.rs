@@ -16,7 +16,6 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response};
 use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
-use tokio::time::timeout;
 
 use super::lease::{EngineCalls, MAX_ERROR, Wish, described, known, lease, lease_beside, not_found, require, usual};
 use super::{Answer, listed, now_ns, openai, query, view};
@@ -131,11 +130,10 @@ async fn unload(cx: &Cx, body: Incoming) -> Answer {
         return Ok(json(cx.route.dialect, llamacpp::unload_reply(&name)));
     }
     let entry = known(cx, &name).ok_or_else(|| not_found(cx, &name))?;
-    let router = &cx.state().router;
-    let key = entry.instance_key();
-    if timeout(cx.settings.drain, router.unload(key, false)).await.is_err() {
-        router.unload(key, true).await;
-    }
+    cx.state()
+        .router
+        .unload_within(entry.instance_key(), cx.settings.drain)
+        .await;
     Ok(json(cx.route.dialect, llamacpp::unload_reply(&name)))
 }
 

@@ -1,13 +1,13 @@
 //! LlamaRunner Pro: state and control of models and server (management contract 2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dialects::llamarunner::{self, ProxyView, ServerView, StartCall, SystemView};
 use domain::{ModelEntry, RunnerError};
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 use super::lease::{known, not_found};
 use super::{Answer, listed, view};
@@ -73,16 +73,8 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
 pub(super) async fn stop(cx: &Cx, body: Incoming) -> Answer {
     let force = llamarunner::parse_stop(&cx.collect(body).await?)?;
     let entry = entry(cx)?;
-    let router = &cx.state().router;
-    let polite = async {
-        !force
-            && timeout(cx.settings.drain, router.unload(&entry.key, false))
-                .await
-                .is_ok()
-    };
-    if !polite.await {
-        router.unload(&entry.key, true).await;
-    }
+    let drain = if force { Duration::ZERO } else { cx.settings.drain };
+    cx.state().router.unload_within(&entry.key, drain).await;
     Ok(json(cx.route.dialect, llamarunner::stop_reply()))
 }
 

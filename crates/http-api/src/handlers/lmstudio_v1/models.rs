@@ -9,7 +9,6 @@ use domain::{Capability, ErrorKind, KeepAlive, ModelEntry, ModelKey, RunnerError
 use http::Response;
 use hyper::body::Incoming;
 use router::OpenInstance;
-use tokio::time::timeout;
 
 use crate::body::Body;
 use crate::dispatch::Cx;
@@ -65,10 +64,7 @@ pub(super) async fn load(cx: &Cx, body: Incoming) -> Answer {
 pub(super) async fn unload(cx: &Cx, body: Incoming) -> Answer {
     let call = UnloadCall::parse(&cx.collect(body).await?)?;
     let (id, key) = instance(cx, call.instance_id.trim())?;
-    let router = &cx.state().router;
-    if timeout(cx.settings.drain, router.unload(&key, false)).await.is_err() {
-        router.unload(&key, true).await;
-    }
+    cx.state().router.unload_within(&key, cx.settings.drain).await;
     Ok(json(cx.route.dialect, v1::unload_reply(&id)))
 }
 

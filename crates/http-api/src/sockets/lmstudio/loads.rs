@@ -13,7 +13,7 @@ use router::{LeaseRequest, OpenInstance, Router};
 use serde_json::json;
 use telemetry::EventBus;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::task::TaskTracker;
 
 use super::work::{Channel, Context, Reply, reply};
@@ -208,14 +208,11 @@ pub(super) async fn unload(cx: &Context, domain: Domain, given: ByIdentifier) ->
         };
         return Err(cx.no_model(&query, domain));
     };
-    let router = &cx.state().router;
-    let key = loaded.entry.instance_key();
-    if timeout(cx.state().settings().drain, router.unload(key, false))
-        .await
-        .is_err()
-    {
-        router.unload(key, true).await;
-    }
+    let drain = cx.state().settings().drain;
+    cx.state()
+        .router
+        .unload_within(loaded.entry.instance_key(), drain)
+        .await;
     Ok(None)
 }
 
