@@ -14,8 +14,8 @@ use domain::{RequestId, RunnerError};
 use futures_util::FutureExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION,
-    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_ENCODING,
+    CONTENT_LENGTH, LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -188,8 +188,11 @@ pub(crate) async fn answer(
                 waiting::watch(&mut response, cx);
             }
             waiting::write_headers(cx, &mut response);
-            if response.status() == StatusCode::SERVICE_UNAVAILABLE
-                && let Some(state) = cx.refused_in.get()
+            if matches!(
+                response.status(),
+                // LM Studio's port calls a full queue a limit.
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+            ) && let Some(state) = cx.refused_in.get()
             {
                 // Tells a server that is busy loading from one that is busy (management contract 7.2).
                 set(
@@ -278,12 +281,14 @@ fn admit(
         machine_name: listener.state.machine_name.as_deref(),
     };
     *cors = guard::check(&asked).map_err(|refusal| refused(refusal, &asker))?;
+    // To LM Studio, a method that no route has unless a page may read the answer (LM Studio contract 9.2).
+    let options = listener.flavour != Flavour::LmStudio || cors.is_some();
     let hit = match found {
         Found::Route(hit) => hit,
-        Found::Options(routes) => return Err(Box::new(preflight(&routes, parts, cors.is_some()))),
-        Found::OtherMethod(routes) => {
+        Found::Options(routes) if options => return Err(Box::new(preflight(&routes, parts, cors.as_ref()))),
+        Found::Options(routes) | Found::OtherMethod(routes) => {
             let mut response = errors::unknown_route(StatusCode::METHOD_NOT_ALLOWED, parts, &asker, settings);
-            set(response.headers_mut(), ALLOW, &allow(&routes));
+            set(response.headers_mut(), ALLOW, &allow(&routes, options));
             return Err(Box::new(response));
         }
         Found::TrailingSlash if path.starts_with("/api/") => return Err(Box::new(without_slash(parts))),
@@ -387,23 +392,32 @@ const ALLOWED_HEADERS: &str = "Authorization, Content-Type, User-Agent, Accept, 
     X-Stainless-Package-Version, X-Stainless-Poll-Helper, X-Stainless-Retry-Count, X-Stainless-Runtime, \
     X-Stainless-Runtime-Version, X-Stainless-Timeout, Last-Event-ID, Cache-Control";
 
+/// What LM Studio's port answers pages of every origin.
+const ALL_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
 /// `OPTIONS`: 204, with CORS fields for an allowed page.
-fn preflight(routes: &[&'static Route], parts: &Parts, page: bool) -> Response<Body> {
+fn preflight(routes: &[&'static Route], parts: &Parts, page: Option<&HeaderValue>) -> Response<Body> {
     let mut response = status(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
-    let methods = allow(routes);
+    let methods = allow(routes, true);
     set(headers, ALLOW, &methods);
-    if page {
+    let Some(origin) = page else { return response };
+    if origin == guard::ANY_ORIGIN {
+        set(headers, ACCESS_CONTROL_ALLOW_METHODS, ALL_METHODS);
+        if let Some(wanted) = parts.headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+    } else {
         set(headers, ACCESS_CONTROL_ALLOW_METHODS, &methods);
         set(headers, ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
-        set(headers, ACCESS_CONTROL_MAX_AGE, "43200");
-        if parts.headers.contains_key("access-control-request-private-network") {
-            set(
-                headers,
-                HeaderName::from_static("access-control-allow-private-network"),
-                "true",
-            );
-        }
+    }
+    set(headers, ACCESS_CONTROL_MAX_AGE, "43200");
+    if parts.headers.contains_key("access-control-request-private-network") {
+        set(
+            headers,
+            HeaderName::from_static("access-control-allow-private-network"),
+            "true",
+        );
     }
     response
 }

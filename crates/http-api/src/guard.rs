@@ -48,6 +48,9 @@ impl Refusal {
     }
 }
 
+/// What LM Studio's port calls every origin once `lmstudio.cors` is on.
+pub(crate) const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+
 /// Decides. `Ok` holds the origin to name in CORS headers, when there is one.
 pub(crate) fn check(asked: &Asked<'_>) -> Result<Option<HeaderValue>, Refusal> {
     let browser = asked.headers.contains_key(ORIGIN) || asked.headers.contains_key("sec-fetch-site");
@@ -61,7 +64,7 @@ pub(crate) fn check(asked: &Asked<'_>) -> Result<Option<HeaderValue>, Refusal> {
         (Some(origin), None) => {
             let text = origin.to_str().map_err(|_| Refusal::Origin)?;
             if origin_allowed(asked, text, &host) {
-                Ok(Some(origin.clone()))
+                Ok(named(asked, origin, text))
             } else {
                 Err(Refusal::Origin)
             }
@@ -160,19 +163,44 @@ fn host_allowed(asked: &Asked<'_>, host: &Host<'_>, browser: bool) -> bool {
 }
 
 fn origin_allowed(asked: &Asked<'_>, origin: &str, host: &Host<'_>) -> bool {
-    if gui_origin(asked, origin, host) {
+    if gui_origin(asked, origin, host) || listed(asked, origin) {
         return true;
     }
-    let listed = |origins: &[String]| origins.iter().any(|pattern| matches_pattern(pattern, origin));
     match asked.class {
-        Class::Management | Class::UiShell => listed(&asked.settings.management.allowed_origins),
-        Class::Inference | Class::Public => {
-            loopback_origin(origin)
-                || same_origin(origin, host)
-                || listed(&asked.settings.listener(asked.flavour).allowed_origins)
-                || (asked.flavour == Flavour::LmStudio && asked.settings.lmstudio_port.cors)
-        }
+        Class::Management | Class::UiShell => false,
+        Class::Inference | Class::Public => loopback_origin(origin) || same_origin(origin, host) || every_origin(asked),
     }
+}
+
+/// Did the user list this origin for what is asked?
+fn listed(asked: &Asked<'_>, origin: &str) -> bool {
+    let rules = match asked.class {
+        Class::Management | Class::UiShell => &asked.settings.management,
+        Class::Inference | Class::Public => asked.settings.listener(asked.flavour),
+    };
+    rules
+        .allowed_origins
+        .iter()
+        .any(|pattern| matches_pattern(pattern, origin))
+}
+
+/// `lmstudio.cors`: every page may use inference on LM Studio's port.
+fn every_origin(asked: &Asked<'_>) -> bool {
+    asked.flavour == Flavour::LmStudio
+        && asked.settings.lmstudio_port.cors
+        && matches!(asked.class, Class::Inference | Class::Public)
+}
+
+/// What the answer calls the origin of an allowed page, so that the page can read it. LM Studio's port says nothing unless
+/// the user wants it to (LM Studio contract 9.2).
+fn named(asked: &Asked<'_>, origin: &HeaderValue, text: &str) -> Option<HeaderValue> {
+    if asked.flavour != Flavour::LmStudio {
+        return Some(origin.clone());
+    }
+    if every_origin(asked) {
+        return Some(ANY_ORIGIN);
+    }
+    listed(asked, text).then(|| origin.clone())
 }
 
 /// The window's own origins: the desktop shell's, and that of the management listener.

@@ -35,6 +35,17 @@ impl Case {
         method: &Method,
         headers: &[(&'static str, &str)],
     ) -> Result<(), Refusal> {
+        self.named(flavour, class, method, headers).map(|_| ())
+    }
+
+    /// The origin that the answer names.
+    fn named(
+        &self,
+        flavour: Flavour,
+        class: Class,
+        method: &Method,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Option<HeaderValue>, Refusal> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
@@ -50,7 +61,6 @@ impl Case {
             listeners: &self.listeners,
             machine_name: Some("mybox"),
         })
-        .map(|_| ())
     }
 
     fn hosts(&self, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
@@ -295,6 +305,32 @@ fn lm_studio_cors_switch_opens_inference_only() {
         case.check(Flavour::Ollama, Class::Inference, &Method::POST, &page)
             .is_err()
     );
+}
+
+#[test]
+fn origins_that_answers_name() {
+    let mut case = Case::new();
+    case.settings.lmstudio.allowed_origins = vec!["https://chat.example".into()];
+    let named = |case: &Case, flavour, origin: &str| {
+        let page = [("host", "localhost"), ("origin", origin)];
+        let named = case.named(flavour, Class::Inference, &Method::POST, &page).unwrap();
+        named.map(|origin| origin.to_str().unwrap().to_owned())
+    };
+    let near = "http://localhost:3000";
+    assert_eq!(named(&case, Flavour::Ollama, near).as_deref(), Some(near));
+    assert_eq!(named(&case, Flavour::LmStudio, near), None);
+    assert_eq!(named(&case, Flavour::LmStudio, GUI), None);
+    let listed = "https://chat.example";
+    assert_eq!(named(&case, Flavour::LmStudio, listed).as_deref(), Some(listed));
+    case.settings.lmstudio_port.cors = true;
+    for origin in [near, listed, "null"] {
+        assert_eq!(
+            named(&case, Flavour::LmStudio, origin).as_deref(),
+            Some("*"),
+            "{origin}"
+        );
+    }
+    assert_eq!(named(&case, Flavour::Ollama, near).as_deref(), Some(near));
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn split(path: &'static str) -> (&'static str, Option<&'static str>) {
 }
 
 /// Value of `Allow` for the routes of a path.
-pub(crate) fn allow(routes: &[&'static Route]) -> String {
+pub(crate) fn allow(routes: &[&'static Route], options: bool) -> String {
     let mut methods: Vec<&str> = Vec::new();
     for route in routes {
         match route.method {
@@ -148,6 +148,6 @@ pub(crate) fn allow(routes: &[&'static Route]) -> String {
             super::Verb::Delete => methods.push("DELETE"),
         }
     }
-    methods.push("OPTIONS");
+    methods.extend(options.then_some("OPTIONS"));
     methods.join(", ")
 }

@@ -5,8 +5,8 @@ use super::*;
 fn found(method: &str, path: &'static str) -> String {
     match matcher().find(&method.parse().unwrap(), path) {
         Found::Route(hit) => format!("{:?} {}", hit.route.operation, hit.id),
-        Found::Options(routes) => format!("options {}", allow(&routes)),
-        Found::OtherMethod(routes) => format!("405 {}", allow(&routes)),
+        Found::Options(routes) => format!("options {}", allow(&routes, true)),
+        Found::OtherMethod(routes) => format!("405 {}", allow(&routes, true)),
         Found::TrailingSlash => "slash".into(),
         Found::BadPath => "bad".into(),
         Found::Unknown => "404".into(),

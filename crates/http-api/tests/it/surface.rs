@@ -71,7 +71,7 @@ async fn unknown_paths_and_methods_in_each_listeners_words() {
             "/v1/chat/completions",
             405,
             r#"{"error":"Unexpected endpoint or method. (GET /v1/chat/completions)"}"#,
-            "POST, OPTIONS",
+            "POST",
         ),
         (
             server.management,
@@ -170,8 +170,10 @@ async fn options_head_and_origins_on_every_route() {
         let path = route.path.replace("{id}", "tiny-chat").replace("{file}", "index.html");
         let verb = route.method.to_http();
         for port in [server.ollama, server.lmstudio, server.management] {
+            // LM Studio's port answers no page unless it is told to.
+            let answers_pages = port != server.lmstudio;
             let options = call(port, "OPTIONS", &path, &[], "").await;
-            assert_eq!(options.status, 204, "{path}");
+            assert_eq!(options.status, if answers_pages { 204 } else { 405 }, "{path}");
             assert!(
                 options.header("allow").contains(verb.as_str()),
                 "{path}: {}",
@@ -187,8 +189,13 @@ async fn options_head_and_origins_on_every_route() {
             ] {
                 let headers = [("origin", origin), ("access-control-request-method", verb.as_str())];
                 let preflight = call(port, "OPTIONS", &path, &headers, "").await;
-                assert_eq!(preflight.status, if allowed { 204 } else { 403 }, "{path} {origin}");
-                let echoed = if allowed { origin } else { "" };
+                let status = match (allowed, answers_pages) {
+                    (false, _) => 403,
+                    (true, true) => 204,
+                    (true, false) => 405,
+                };
+                assert_eq!(preflight.status, status, "{path} {origin}");
+                let echoed = if allowed && answers_pages { origin } else { "" };
                 assert_eq!(
                     preflight.header("access-control-allow-origin"),
                     echoed,
@@ -207,6 +214,87 @@ async fn options_head_and_origins_on_every_route() {
             assert_eq!(stranger.header("access-control-allow-origin"), "");
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_on_lm_studios_port() {
+    let server = Server::plain().await;
+    let asks = [
+        ("origin", "https://chat.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "x-own, content-type"),
+    ];
+    let path = "/v1/chat/completions";
+    let near = call(
+        server.lmstudio,
+        "OPTIONS",
+        path,
+        &[("origin", "http://localhost:3000")],
+        "",
+    )
+    .await;
+    assert_eq!(
+        (near.status.as_u16(), near.header("allow"), near.text()),
+        (
+            405,
+            "POST",
+            r#"{"error":"Unexpected endpoint or method. (OPTIONS /v1/chat/completions)"}"#.to_owned()
+        )
+    );
+    let cors = |headers: &http::HeaderMap| {
+        let mut names = headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("access-control"));
+        names.next().is_some()
+    };
+    assert!(!cors(&near.headers));
+    let page = [("origin", "http://localhost:3000")];
+    let answer = call(server.lmstudio, "GET", "/lmstudio-greeting", &page, "").await;
+    assert!(answer.status == 200 && !cors(&answer.headers), "{:?}", answer.headers);
+    assert_eq!(call(server.lmstudio, "OPTIONS", path, &asks, "").await.status, 403);
+
+    // One listed origin.
+    let mut settings = (*server.state.settings()).clone();
+    settings.lmstudio.allowed_origins = vec!["https://chat.example".into()];
+    server.state.apply(settings.clone());
+    let listed = call(server.lmstudio, "OPTIONS", path, &asks, "").await;
+    assert_eq!(
+        (listed.status.as_u16(), listed.header("access-control-allow-origin")),
+        (204, "https://chat.example")
+    );
+
+    // Every origin: inference only, errors too.
+    settings.lmstudio_port.cors = true;
+    server.state.apply(settings);
+    let any = [("origin", "https://any.example"), asks[1], asks[2]];
+    let preflight = call(server.lmstudio, "OPTIONS", path, &any, "").await;
+    assert_eq!(
+        (
+            preflight.status.as_u16(),
+            preflight.header("access-control-allow-origin"),
+            preflight.header("access-control-allow-methods"),
+            preflight.header("access-control-allow-headers"),
+        ),
+        (204, "*", "GET, HEAD, POST, PUT, PATCH, DELETE", "x-own, content-type")
+    );
+    for (method, path, status) in [
+        ("GET", "/lmstudio-greeting", 200),
+        ("POST", path, 400),
+        ("GET", "/foo", 404),
+    ] {
+        let answer = call(server.lmstudio, method, path, &any[..1], "{}").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("access-control-allow-origin")),
+            (status, "*"),
+            "{path}"
+        );
+    }
+    let managed = call(server.lmstudio, "GET", "/v1/state", &any[..1], "").await;
+    assert_eq!(
+        (managed.status.as_u16(), managed.header("access-control-allow-origin")),
+        (403, "")
+    );
     server.stop().await;
 }
 
