@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod anthropic;
 #[cfg(test)]
+mod audio;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod llamacpp;
