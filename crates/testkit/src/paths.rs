@@ -43,24 +43,33 @@ pub fn real_engine_path() -> Option<PathBuf> {
 /// When it can neither be found nor built: no test using it can do anything then.
 pub fn stub_engine_path() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(find_stub_engine).clone()
+    PATH.get_or_init(|| find_stub("stub-engine")).clone()
 }
 
-#[expect(clippy::panic, reason = "test support: without the stub engine the test cannot run")]
-fn find_stub_engine() -> PathBuf {
-    if let Some(path) = std::env::var_os("CARGO_BIN_EXE_stub-engine") {
+/// The stub speech engine's binary, which takes the place of the Python interpreter; found as [`stub_engine_path`].
+///
+/// # Panics
+/// When it can neither be found nor built: no test using it can do anything then.
+pub fn stub_speech_path() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| find_stub("stub-speech")).clone()
+}
+
+#[expect(clippy::panic, reason = "test support: without the stub the test cannot run")]
+fn find_stub(name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(format!("CARGO_BIN_EXE_{name}")) {
         return path.into();
     }
     let Some(profile) = std::env::current_exe().ok().and_then(|exe| profile_folder(&exe)) else {
         panic!("the running test is not in a cargo target folder");
     };
-    let path = profile.join(format!("stub-engine{}", std::env::consts::EXE_SUFFIX));
+    let path = profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     if modified(&path) >= newest(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         return path;
     }
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build
-        .args(["build", "--quiet", "--package", "testkit", "--bin", "stub-engine"])
+        .args(["build", "--quiet", "--package", "testkit", "--bin", name])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     if let Some(target) = profile.parent() {
         build.arg("--target-dir").arg(target);
@@ -70,7 +79,7 @@ fn find_stub_engine() -> PathBuf {
     }
     match build.status() {
         Ok(status) if status.success() && path.is_file() => path,
-        other => panic!("cannot build the stub engine at {}: {other:?}", path.display()),
+        other => panic!("cannot build {name} at {}: {other:?}", path.display()),
     }
 }
 

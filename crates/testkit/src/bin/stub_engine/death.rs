@@ -2,7 +2,28 @@
 
 #![expect(unsafe_code, reason = "a process can only kill itself through libc")]
 
-use crate::faults::Death;
+use std::str::FromStr;
+
+/// How the process ends itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    Exit(u8),
+    Signal(i32),
+}
+
+impl FromStr for Death {
+    type Err = ();
+
+    /// `exit:N` or `signal:N`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (how, number) = text.split_once(':').ok_or(())?;
+        match how {
+            "exit" => number.parse().map(Self::Exit).map_err(|_| ()),
+            "signal" => number.parse().map(Self::Signal).map_err(|_| ()),
+            _ => Err(()),
+        }
+    }
+}
 
 /// Ends the process without any clean-up.
 #[expect(

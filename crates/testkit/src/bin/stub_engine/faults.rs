@@ -5,26 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How the process ends itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Death {
-    Exit(u8),
-    Signal(i32),
-}
-
-impl FromStr for Death {
-    type Err = ();
-
-    /// `exit:N` or `signal:N`.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (how, number) = text.split_once(':').ok_or(())?;
-        match how {
-            "exit" => number.parse().map(Self::Exit).map_err(|_| ()),
-            "signal" => number.parse().map(Self::Signal).map_err(|_| ()),
-            _ => Err(()),
-        }
-    }
-}
+use crate::death::Death;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {

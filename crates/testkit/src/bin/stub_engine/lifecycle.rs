@@ -12,8 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::args::Options;
-use crate::death::die;
-use crate::faults::{Death, Faults};
+use crate::death::{Death, die};
+use crate::faults::Faults;
 use crate::record::Recorder;
 use crate::server::Shared;
 

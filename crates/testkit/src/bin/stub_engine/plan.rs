@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::death::Death;
 use crate::death::die;
-use crate::faults::Death;
 use crate::script::Script;
 
 /// When which token comes and what it is; shared by streams and whole answers.
