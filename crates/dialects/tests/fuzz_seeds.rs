@@ -4,6 +4,8 @@
 
 #[path = "../../../fuzz/bodies/anthropic.rs"]
 mod anthropic;
+#[path = "../../../fuzz/bodies/audio.rs"]
+mod audio;
 #[path = "../../../fuzz/bodies/lmstudio_ws.rs"]
 mod lmstudio_ws;
 #[path = "../../../fuzz/bodies/ollama.rs"]
@@ -22,8 +24,9 @@ use proptest::prelude::*;
 /// What a parser does with its input and what must hold afterwards.
 type Body = fn(&[u8]);
 
-const BODIES: [(&str, Body); 6] = [
+const BODIES: [(&str, Body); 7] = [
     ("anthropic", anthropic::run),
+    ("audio", audio::run),
     ("lmstudio_ws", lmstudio_ws::run),
     ("ollama", ollama::run),
     ("peek", peek::run),
