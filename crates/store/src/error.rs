@@ -20,14 +20,18 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        let damaged = matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        );
-        if damaged {
+        if is_damage(&error) {
             Self::Damaged(error.to_string())
         } else {
             Self::Database(error.to_string())
         }
     }
+}
+
+/// Does SQLite say that the file is damaged, or no database at all?
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
 }

@@ -1,5 +1,5 @@
 use domain::{JobId, JobView};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::{Store, StoreError};
 
@@ -44,16 +44,6 @@ impl Store {
                 }
             }
             Ok(jobs)
-        })
-        .await
-    }
-
-    /// The job with this id.
-    pub async fn job(&self, id: &JobId) -> Result<Option<JobRow>, StoreError> {
-        let id = id.0.clone();
-        self.run(move |db| {
-            let mut query = db.prepare_cached("SELECT id, target, source, view FROM jobs WHERE id = ?1")?;
-            query.query_row([id], read).optional()?.transpose()
         })
         .await
     }

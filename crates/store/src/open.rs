@@ -24,15 +24,17 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens or makes the database. A file that cannot be used is moved aside (`….damaged-<unix>`) with a warning and a
-    /// fresh one takes its place; where not even that works, the rows live in memory until the end. Blocking.
+    /// Opens or makes the database. A damaged file is moved aside (`….damaged-<unix>`) with a warning and a fresh one takes
+    /// its place. One that cannot be used for another reason (in use, a full disk, no right to it, a newer version's) stays
+    /// where it is, and the rows live in memory until the end. Blocking.
     ///
     /// # Errors
     /// No thread could be started.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = match connect(path) {
             Ok(connection) => connection,
-            Err(problem) => start_over(path, &problem.to_string())?,
+            Err(problem) if problem.is_damage() => start_over(path, &problem.to_string())?,
+            Err(problem) => without_file(&problem)?,
         };
         let path = path.to_owned();
         Self::serve(connection, move || start_over(&path, "it was damaged").ok())
@@ -74,11 +76,13 @@ fn start_over(path: &Path, problem: &str) -> Result<Connection, StoreError> {
     );
     match connect(path) {
         Ok(connection) => Ok(connection),
-        Err(problem) => {
-            tracing::warn!(%problem, "no database can be made; stored answers and downloads last until the end of the program");
-            in_memory()
-        }
+        Err(problem) => without_file(&problem),
     }
+}
+
+fn without_file(problem: &Unusable) -> Result<Connection, StoreError> {
+    tracing::warn!(%problem, "the database cannot be used; stored answers and downloads last until the end of the program");
+    in_memory()
 }
 
 fn in_memory() -> Result<Connection, StoreError> {

@@ -1,5 +1,7 @@
 use rusqlite::Connection;
 
+use crate::error::is_damage;
+
 /// Each step brings a database from the version of its place to the next; `user_version` says how many were done.
 /// Released steps are never changed, only followed by new ones.
 const STEPS: &[&str] = &["CREATE TABLE jobs (
@@ -41,15 +43,26 @@ pub(crate) fn migrate(db: &mut Connection) -> Result<(), Unusable> {
 pub(crate) enum Unusable {
     /// Written by a newer version of this program.
     Newer,
-    /// SQLite cannot use it.
-    Damaged(rusqlite::Error),
+    /// SQLite cannot use it, damaged or not.
+    Refused(rusqlite::Error),
     /// SQLite's check found something.
     Unsound(String),
 }
 
+impl Unusable {
+    /// Is the file itself at fault?
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Newer => false,
+            Self::Refused(error) => is_damage(error),
+            Self::Unsound(_) => true,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Unusable {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Damaged(error)
+        Self::Refused(error)
     }
 }
 
@@ -57,7 +70,7 @@ impl std::fmt::Display for Unusable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Newer => f.write_str("it was written by a newer version"),
-            Self::Damaged(error) => error.fmt(f),
+            Self::Refused(error) => error.fmt(f),
             Self::Unsound(verdict) => verdict.fmt(f),
         }
     }
