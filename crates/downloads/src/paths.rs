@@ -7,29 +7,16 @@ use crate::DownloadError;
 /// Longest accepted name of one file or folder, in bytes; file systems take 255, and `.partial.json` must fit.
 const LONGEST: usize = 200;
 
-/// Names that Windows gives to devices, whatever extension follows.
-const RESERVED: [&str; 4] = ["con", "prn", "aux", "nul"];
-
 /// Checks one name of a file or folder: letters, digits and `._-+=@ ()[],` only, no leading or trailing dot or blank, no
 /// device name.
 pub fn file_name(name: &str) -> Result<&str, DownloadError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+=@ ()[],".contains(c);
     let bad_edge = |c: Option<char>| c.is_none_or(|c| c == '.' || c == ' ');
-    let stem = name
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .trim_end()
-        .to_ascii_lowercase();
-    let device = RESERVED.contains(&stem.as_str())
-        || (stem.len() == 4
-            && (stem.starts_with("com") || stem.starts_with("lpt"))
-            && stem.ends_with(|c: char| c.is_ascii_digit()));
     if name.len() > LONGEST
         || !name.chars().all(allowed)
         || bad_edge(name.chars().next())
         || bad_edge(name.chars().next_back())
-        || device
+        || ollama_store::is_device_name(name)
     {
         return Err(DownloadError::InvalidName(format!(
             "{name:?} cannot be used as a file name: use letters, digits and ._-+=@()[] only"

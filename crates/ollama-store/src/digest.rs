@@ -1,6 +1,6 @@
 use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::StoreError;
+
+/// Bytes read at once.
+const BLOCK: usize = 1 << 20;
 
 /// A SHA-256 digest. Its text form is `sha256:` and 64 lower-case hex digits; `sha256-` is read as well.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,15 +27,23 @@ impl Digest {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn of_file(path: &Path) -> Result<Self, StoreError> {
-        let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+        let file = File::open(path).map_err(StoreError::io("read", path))?;
+        Self::of_reader(file).map_err(StoreError::io("read", path))
+    }
+
+    /// The digest of all that a reader gives, read in blocks of 1 MiB.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
         let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
+        let mut block = vec![0; BLOCK];
         loop {
-            match file.read(&mut buffer) {
+            match reader.read(&mut block) {
                 Ok(0) => return Ok(Self::finish(hasher)),
-                Ok(read) => hasher.update(buffer.get(..read).unwrap_or_default()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(StoreError::io("read", path)(error)),
+                Ok(read) => hasher.update(block.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -32,4 +32,5 @@ pub use domain::RegistryName as Name;
 pub use error::StoreError;
 pub use listing::{Listing, StoredModel};
 pub use manifest::{Config, Layer, Manifest, media};
+pub use paths::is_device_name;
 pub use store::{Access, Hold, Store};

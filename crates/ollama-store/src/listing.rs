@@ -46,15 +46,33 @@ pub(crate) fn names_below(root: &Path, problems: &mut Vec<(PathBuf, StoreError)>
                 continue;
             }
         };
-        for entry in entries.flatten() {
+        for entry in entries {
+            // Where reading a folder breaks off, more may follow.
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    problems.push((folder.clone(), StoreError::io("read", &folder)(error)));
+                    break;
+                }
+            };
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
+            };
+            let path = entry.path();
+            let kind = match fs::metadata(&path) {
+                Ok(facts) => facts.file_type(),
+                // Deleted just now, or a link to nothing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    problems.push((path.clone(), StoreError::io("read", &path)(error)));
+                    continue;
+                }
             };
             let mut parts = parts.clone();
             parts.push(name);
             match <[String; 4]>::try_from(parts) {
-                Ok(parts) if entry.path().is_file() => found.push((entry.path(), parts)),
-                Err(parts) if entry.path().is_dir() => open.push((entry.path(), parts)),
+                Ok(parts) if kind.is_file() => found.push((path, parts)),
+                Err(parts) if kind.is_dir() => open.push((path, parts)),
                 Ok(_) | Err(_) => {}
             }
         }

@@ -37,12 +37,27 @@ pub(crate) fn manifest(root: &Path, name: &Name) -> Result<PathBuf, StoreError> 
 
 /// Is a part of the grammar a file name on every system? (A port's colon is left to the host part of this system.)
 fn portable(part: &str) -> bool {
-    let stem = part.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    !part.ends_with('.') && !is_device_name(part)
+}
+
+/// Does Windows take this file name for a device (`con`, `Aux.txt`, `com1 .gguf`)?
+pub fn is_device_name(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default();
+    let stem = stem.trim_end().to_ascii_lowercase();
     let numbered = stem
         .strip_prefix("com")
         .or_else(|| stem.strip_prefix("lpt"))
         .is_some_and(|rest| rest.len() == 1 && rest.bytes().all(|byte| byte.is_ascii_digit()));
-    !part.ends_with('.') && !numbered && !DEVICES.contains(&stem.as_str())
+    numbered || DEVICES.contains(&stem.as_str())
+}
+
+/// The blob that a file among the blobs is or was to become; true: it is unfinished, or a note about one that is.
+pub(crate) fn blob_of(name: &str) -> Option<(Digest, bool)> {
+    let (blob, rest) = match name.find(".partial") {
+        Some(at) => name.split_at(at),
+        None => (name, ""),
+    };
+    Some((blob.parse().ok()?, !rest.is_empty()))
 }
 
 /// The blob's own name in this store.

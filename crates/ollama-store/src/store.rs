@@ -85,9 +85,6 @@ impl Store {
     pub fn list(&self) -> Listing {
         let mut listing = Listing::default();
         let root = paths::manifests(&self.root);
-        if !root.exists() {
-            return listing;
-        }
         for (path, parts) in names_below(&root, &mut listing.problems) {
             let [host, namespace, model, tag] = &parts;
             // What breaks the grammar was not written by a store: `.DS_Store`, editors' files.
@@ -257,8 +254,9 @@ impl Store {
         Ok(())
     }
 
-    /// Removes blobs that no model uses, nobody holds and that are older than `age`: what cancelled uploads and downloads
-    /// left. Returns the bytes freed.
+    /// Removes blobs that no model uses and unfinished ones (`sha256-….partial` and what lies beside it), as far as nobody holds
+    /// them and they are older than `age`: what cancelled uploads and downloads left. Returns the bytes freed. Nothing is
+    /// removed while some manifest cannot be read.
     ///
     /// # Errors
     /// [`StoreError::ReadOnly`]; [`StoreError::Io`].
@@ -275,14 +273,15 @@ impl Store {
             .flatten()
         {
             let name = entry.file_name();
-            let Some(digest) = name.to_str().and_then(|name| name.parse::<Digest>().ok()) else {
+            let Some((digest, unfinished)) = name.to_str().and_then(paths::blob_of) else {
                 continue;
             };
             let Ok(facts) = entry.metadata() else { continue };
             let old = facts
                 .modified()
                 .is_ok_and(|modified| modified.elapsed().is_ok_and(|since| since > age));
-            if old && !used.contains(&digest) && !held.contains_key(&digest) && fs::remove_file(entry.path()).is_ok() {
+            let unused = unfinished || !used.contains(&digest);
+            if old && unused && !held.contains_key(&digest) && fs::remove_file(entry.path()).is_ok() {
                 freed += facts.len();
             }
         }
@@ -339,7 +338,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Every digest some manifest names; `None` when one cannot be read.
+    /// Every digest some manifest names; `None` when one cannot be read, or a folder that may hold one.
     fn used(&self) -> Option<HashSet<Digest>> {
         let listing = self.list();
         listing.problems.is_empty().then(|| {

@@ -151,6 +151,56 @@ fn a_manifest_nobody_can_read_keeps_every_blob() {
     store.delete(&name("odd")).unwrap();
 }
 
+/// A folder that cannot be looked into, also not by root: a link that leads to itself.
+#[cfg(unix)]
+#[test]
+fn a_folder_nobody_can_read_keeps_every_blob() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.write_manifest(&name("a"), &manifest(&store, &["one"])).unwrap();
+    let unreadable = folder.path().join("manifests/host.example");
+    std::os::unix::fs::symlink(&unreadable, &unreadable).unwrap();
+    store.delete(&name("a")).unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(store.prune(Duration::ZERO).unwrap(), 0);
+    assert_eq!(blobs(&store), 2, "a model in there may use them");
+    assert_eq!(store.list().problems.len(), 1);
+    fs::remove_file(&unreadable).unwrap();
+    // A link to nothing hides nothing.
+    std::os::unix::fs::symlink("nowhere", &unreadable).unwrap();
+    store.prune(Duration::ZERO).unwrap();
+    assert_eq!(blobs(&store), 0);
+}
+
+#[test]
+fn unfinished_blobs_go_unless_somebody_holds_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.write_manifest(&name("a"), &manifest(&store, &["one"])).unwrap();
+    let partial = |digest: &Digest, end: &str| {
+        fs::write(
+            folder.path().join(format!("blobs/sha256-{}{end}", digest.hex())),
+            "part",
+        )
+        .unwrap();
+    };
+    let (held, left, used) = (Digest::of(b"held"), Digest::of(b"left"), Digest::of(b"one"));
+    for digest in [&held, &left, &used] {
+        for end in [".partial", ".partial.json", ".partial.json.new"] {
+            partial(digest, end);
+        }
+    }
+    fs::write(folder.path().join("blobs/notes.partial"), "not ours").unwrap();
+    let hold = store.hold([held]);
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(store.prune(Duration::from_hours(1)).unwrap(), 0);
+    assert_eq!(store.prune(Duration::ZERO).unwrap(), 6 * 4);
+    assert!(store.has_blob(&used));
+    drop(hold);
+    assert_eq!(store.prune(Duration::ZERO).unwrap(), 3 * 4);
+    assert_eq!(blobs(&store), 3, "the model's two and a file that is no blob");
+}
+
 #[test]
 fn parts_of_a_split_model_have_numbered_names() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,12 +6,8 @@ use std::path::Path;
 
 use gguf::{Detail, GgufError, Header};
 use ollama_store::Digest;
-use sha2::{Digest as _, Sha256};
 
 use crate::{DownloadError, PlannedFile};
-
-/// Bytes read at once.
-const BLOCK: usize = 1 << 20;
 
 /// True: the bytes are the published ones. False: no hash was published, size and structure are right. Blocking; `go_on` is
 /// asked between blocks.
@@ -44,19 +40,26 @@ fn is_gguf(path: &Path) -> bool {
 /// The hash of a whole file; `None` when told to stop.
 pub(super) fn hash(mut data: &File, go_on: &dyn Fn() -> bool) -> io::Result<Option<Digest>> {
     data.seek(SeekFrom::Start(0))?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; BLOCK];
-    loop {
-        if !go_on() {
-            return Ok(None);
-        }
-        let got = data.read(&mut block)?;
-        if got == 0 {
-            break;
-        }
-        hasher.update(&block[..got]);
+    match Digest::of_reader(Stoppable { data, go_on }) {
+        Err(_) if !go_on() => Ok(None),
+        digest => digest.map(Some),
     }
-    Ok(Some(Digest::from(<[u8; 32]>::from(hasher.finalize()))))
+}
+
+/// A file that breaks off when it is told to stop.
+struct Stoppable<'a> {
+    data: &'a File,
+    go_on: &'a dyn Fn() -> bool,
+}
+
+impl Read for Stoppable<'_> {
+    fn read(&mut self, block: &mut [u8]) -> io::Result<usize> {
+        if (self.go_on)() {
+            self.data.read(block)
+        } else {
+            Err(io::Error::other("told to stop"))
+        }
+    }
 }
 
 fn structure(mut data: &File) -> Result<(), DownloadError> {
