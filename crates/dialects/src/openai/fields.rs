@@ -4,31 +4,31 @@ use domain::RunnerError;
 use serde_json::{Map, Value};
 
 /// A field that must be there.
-pub(super) fn missing(name: &str) -> RunnerError {
+pub(crate) fn missing(name: &str) -> RunnerError {
     RunnerError::invalid(format!("'{name}' field is required"))
         .param(name)
         .code("missing_required_parameter")
 }
 
 /// A field whose value we cannot take.
-pub(super) fn invalid(name: &str, message: impl Into<String>) -> RunnerError {
+pub(crate) fn invalid(name: &str, message: impl Into<String>) -> RunnerError {
     RunnerError::invalid(message).param(name).code("invalid_value")
 }
 
 /// A field (or a value of it) that would change the answer and that we cannot honour.
-pub(super) fn unsupported(name: &str, message: impl Into<String>) -> RunnerError {
+pub(crate) fn unsupported(name: &str, message: impl Into<String>) -> RunnerError {
     RunnerError::invalid(message).param(name).code("unsupported_parameter")
 }
 
 /// The members of an object, with the path to it for error messages.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     members: &'a Map<String, Value>,
     path: String,
 }
 
 impl<'a> Fields<'a> {
     /// The members of an object found at `path` (empty: the request itself).
-    pub(super) fn of(members: &'a Map<String, Value>, path: impl Into<String>) -> Self {
+    pub(crate) fn of(members: &'a Map<String, Value>, path: impl Into<String>) -> Self {
         Self {
             members,
             path: path.into(),
@@ -36,7 +36,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The same for a value that must be an object.
-    pub(super) fn of_value(value: &'a Value, path: impl Into<String>) -> Result<Self, RunnerError> {
+    pub(crate) fn of_value(value: &'a Value, path: impl Into<String>) -> Result<Self, RunnerError> {
         let path = path.into();
         match value {
             Value::Object(members) => Ok(Self::of(members, path)),
@@ -45,7 +45,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The full name of a member.
-    pub(super) fn name(&self, member: &str) -> String {
+    pub(crate) fn name(&self, member: &str) -> String {
         if self.path.is_empty() {
             member.to_owned()
         } else {
@@ -54,27 +54,27 @@ impl<'a> Fields<'a> {
     }
 
     /// A member that is there and not null.
-    pub(super) fn get(&self, member: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, member: &str) -> Option<&'a Value> {
         self.members.get(member).filter(|value| !value.is_null())
     }
 
     /// A string.
-    pub(super) fn text(&self, member: &str) -> Result<Option<&'a str>, RunnerError> {
+    pub(crate) fn text(&self, member: &str) -> Result<Option<&'a str>, RunnerError> {
         self.typed(member, "a string", Value::as_str)
     }
 
     /// A string that must be there.
-    pub(super) fn required(&self, member: &str) -> Result<&'a str, RunnerError> {
+    pub(crate) fn required(&self, member: &str) -> Result<&'a str, RunnerError> {
         self.text(member)?.ok_or_else(|| missing(&self.name(member)))
     }
 
     /// A boolean.
-    pub(super) fn boolean(&self, member: &str) -> Result<Option<bool>, RunnerError> {
+    pub(crate) fn boolean(&self, member: &str) -> Result<Option<bool>, RunnerError> {
         self.typed(member, "a boolean", Value::as_bool)
     }
 
     /// A whole number.
-    pub(super) fn integer(&self, member: &str) -> Result<Option<i64>, RunnerError> {
+    pub(crate) fn integer(&self, member: &str) -> Result<Option<i64>, RunnerError> {
         self.typed(member, "an integer", |value| {
             let whole = |number: f64| (number.fract() == 0.0).then_some(number as i64);
             value.as_i64().or_else(|| value.as_f64().and_then(whole))
@@ -82,17 +82,17 @@ impl<'a> Fields<'a> {
     }
 
     /// A number.
-    pub(super) fn number(&self, member: &str) -> Result<Option<f64>, RunnerError> {
+    pub(crate) fn number(&self, member: &str) -> Result<Option<f64>, RunnerError> {
         self.typed(member, "a number", Value::as_f64)
     }
 
     /// A list.
-    pub(super) fn list(&self, member: &str) -> Result<Option<&'a [Value]>, RunnerError> {
+    pub(crate) fn list(&self, member: &str) -> Result<Option<&'a [Value]>, RunnerError> {
         self.typed(member, "an array", |value| value.as_array().map(Vec::as_slice))
     }
 
     /// An object.
-    pub(super) fn object(&self, member: &str) -> Result<Option<Fields<'a>>, RunnerError> {
+    pub(crate) fn object(&self, member: &str) -> Result<Option<Fields<'a>>, RunnerError> {
         let members = self.typed(member, "an object", Value::as_object)?;
         Ok(members.map(|members| Fields::of(members, self.name(member))))
     }
@@ -113,7 +113,7 @@ impl<'a> Fields<'a> {
 }
 
 /// A field of another JSON type.
-pub(super) fn wrong_type(name: &str, wanted: &str) -> RunnerError {
+pub(crate) fn wrong_type(name: &str, wanted: &str) -> RunnerError {
     RunnerError::invalid(format!("'{name}' must be {wanted}"))
         .param(name)
         .code("invalid_type")

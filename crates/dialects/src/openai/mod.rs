@@ -9,7 +9,7 @@ mod completion_stream;
 mod defaults;
 mod embeddings;
 mod error;
-mod fields;
+pub(crate) mod fields;
 mod media;
 mod messages;
 mod models;
@@ -20,7 +20,9 @@ pub mod responses;
 mod several;
 
 pub(crate) use check::common;
-pub use check::{Edits, answers, check_chat, check_completion, check_embeddings, check_rerank, too_many_answers};
+pub use check::{
+    ChatRules, Edits, answers, check_chat, check_completion, check_embeddings, check_rerank, too_many_answers,
+};
 pub use completion::{CompletionPlan, CompletionShape, Prompt, completion_plan};
 pub use completion_stream::{InfillHead, InfillStream, ShapedStream, shape_completion};
 pub use defaults::{Additions, additions};

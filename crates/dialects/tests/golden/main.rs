@@ -32,4 +32,6 @@ mod openai_bodies;
 #[cfg(test)]
 mod responses;
 #[cfg(test)]
+mod speech;
+#[cfg(test)]
 mod support;

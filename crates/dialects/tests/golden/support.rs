@@ -86,7 +86,7 @@ pub(crate) fn replay_all(mut make: impl FnMut() -> Box<dyn Transcoder>, stream: 
     whole
 }
 
-fn entry(key: &str, capabilities: &[Capability]) -> ModelEntry {
+pub(crate) fn entry(key: &str, capabilities: &[Capability]) -> ModelEntry {
     ModelEntry {
         key: ModelKey::from(key),
         slug: key.to_owned(),
