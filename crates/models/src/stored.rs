@@ -109,11 +109,10 @@ fn read(
     files: &mut impl FnMut(Found),
 ) -> Result<Stored, String> {
     let manifest = &model.manifest;
-    let text = |error: StoreError| format!("cannot be read: {error}");
     let config: Config = match store.read_text(&manifest.config) {
-        Ok(config) => serde_json::from_str(&config).unwrap_or_default(),
+        Ok(config) => json("configuration", &config)?,
         Err(StoreError::MissingBlob(_)) => Config::default(),
-        Err(error) => return Err(text(error)),
+        Err(error) => return Err(unreadable(error)),
     };
     if !config.remote_host.is_empty() {
         return Err(format!("runs on {} and has no weights here", config.remote_host));
@@ -145,7 +144,7 @@ fn read(
             Err(error) => return Err(format!("cannot be read: {error}")),
         }
     }
-    let profile = profile(store, manifest, adapters).map_err(text)?;
+    let profile = profile(store, manifest, adapters)?;
     Ok(Stored {
         name: model.name.clone(),
         source,
@@ -166,14 +165,26 @@ fn read(
     })
 }
 
-fn profile(store: &Store, manifest: &Manifest, adapters: Vec<PathBuf>) -> Result<ModelProfile, StoreError> {
+/// A layer in JSON. What it says would be lost if one that cannot be read were left out.
+fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("is damaged: its {what} cannot be read: {error}"))
+}
+
+fn unreadable(error: StoreError) -> String {
+    format!("cannot be read: {error}")
+}
+
+fn profile(store: &Store, manifest: &Manifest, adapters: Vec<PathBuf>) -> Result<ModelProfile, String> {
     // The last of several layers of one kind counts, as in Ollama.
     let last = |kinds: &[&str]| {
         let layer = manifest
             .layers
             .iter()
             .rfind(|layer| kinds.contains(&layer.media_type.as_str()));
-        layer.map(|layer| store.read_text(layer)).transpose()
+        layer
+            .map(|layer| store.read_text(layer))
+            .transpose()
+            .map_err(unreadable)
     };
     let parameters = last(&[media::PARAMS])?;
     let messages = last(&[media::MESSAGES])?;
@@ -181,12 +192,17 @@ fn profile(store: &Store, manifest: &Manifest, adapters: Vec<PathBuf>) -> Result
         system: last(&[media::SYSTEM])?.filter(|text| !text.is_empty()),
         template: last(&[media::TEMPLATE, media::PROMPT])?.filter(|text| !text.is_empty()),
         parameters: parameters
-            .and_then(|text| serde_json::from_str::<Map<String, Value>>(&text).ok())
+            .map(|text| json::<Option<_>>("parameters", &text))
+            .transpose()?
+            .flatten()
             .unwrap_or_default(),
-        messages: messages.map(|text| parse_messages(&text)).unwrap_or_default(),
+        messages: messages
+            .map(|text| parse_messages(&text))
+            .transpose()?
+            .unwrap_or_default(),
         license: manifest
             .of_kind(media::LICENSE)
-            .map(|layer| store.read_text(layer))
+            .map(|layer| store.read_text(layer).map_err(unreadable))
             .collect::<Result<_, _>>()?,
         adapters,
         parent: manifest.of_kind(media::MODEL).find_map(|layer| layer.from.clone()),
@@ -201,18 +217,19 @@ struct StoredMessage {
     content: String,
 }
 
-fn parse_messages(text: &str) -> Vec<Message> {
-    let messages: Vec<StoredMessage> = serde_json::from_str(text).unwrap_or_default();
+fn parse_messages(text: &str) -> Result<Vec<Message>, String> {
+    let messages: Option<Vec<StoredMessage>> = json("messages", text)?;
     let role = |role: &str| match role.to_ascii_lowercase().as_str() {
         "system" => Some(Role::System),
         "user" => Some(Role::User),
         "assistant" => Some(Role::Assistant),
         _ => None,
     };
-    messages
+    Ok(messages
         .into_iter()
+        .flatten()
         .filter_map(|message| Some(Message::text(role(&message.role)?, message.content)))
-        .collect()
+        .collect())
 }
 
 /// The parameters that decide how the engine is started, for every dialect (Ollama contract 5).

@@ -141,6 +141,36 @@ async fn a_foreign_store_is_served_in_place_without_a_byte_written() {
     assert_eq!(tree(&root), before, "another program's store was touched");
 }
 
+#[test]
+fn a_model_that_cannot_be_read_whole_is_a_problem_and_not_half_a_model() {
+    let mut library = Library::new();
+    let root = library.home.path().join("own");
+    let made = Made::new(&root);
+    let weights = made.layer(media::MODEL, &Craft::model("m").build());
+    made.name("fine", vec![weights.clone(), made.layer(media::PARAMS, b"null")]);
+    for (name, kind) in [("params", media::PARAMS), ("messages", media::MESSAGES)] {
+        made.name(name, vec![weights.clone(), made.layer(kind, b"{\"num_ctx\":")]);
+    }
+    let config = made.layer(media::CONFIG, b"no JSON");
+    let bytes = Manifest::new(config, vec![weights]).to_bytes();
+    made.store
+        .write_manifest(&Name::parse("config").unwrap(), &bytes)
+        .unwrap();
+    library.settings.store = Some(root);
+    let registry = library.open();
+    assert_eq!(keys(&registry), ["fine"]);
+    let mut reasons = problems(&registry);
+    reasons.sort();
+    for (reason, what) in reasons.iter().zip([
+        "'config:latest' is damaged: its configuration",
+        "'messages:latest' is damaged: its messages",
+        "'params:latest' is damaged: its parameters",
+    ]) {
+        assert!(reason.contains(what), "{reasons:?}");
+    }
+    assert_eq!(reasons.len(), 3);
+}
+
 #[tokio::test]
 async fn names_over_the_same_weights_and_launch_share_an_instance() {
     let mut library = Library::new();
