@@ -81,8 +81,16 @@ impl Message {
     /// A message of plain text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self {
-            role,
             parts: vec![Part::Text(text.into())],
+            ..Self::empty(role)
+        }
+    }
+
+    /// A message that says nothing yet.
+    pub fn empty(role: Role) -> Self {
+        Self {
+            role,
+            parts: Vec::new(),
             reasoning: None,
             tool_calls: Vec::new(),
             tool_call_id: None,

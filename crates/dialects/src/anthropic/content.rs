@@ -116,21 +116,10 @@ fn blocks(field: &str, content: Option<Value>) -> Result<Vec<Map<String, Value>>
     }
 }
 
-fn empty(role: Role) -> Message {
-    Message {
-        role,
-        parts: Vec::new(),
-        reasoning: None,
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        name: None,
-    }
-}
-
 /// A user turn: tool results come before what the user says (Ollama contract 8).
 fn user(field: &str, content: Option<Value>, all: &mut Vec<Message>) -> Result<(), RunnerError> {
     let plain = content.as_ref().is_some_and(Value::is_string);
-    let mut said = empty(Role::User);
+    let mut said = Message::empty(Role::User);
     for (at, mut block) in blocks(field, content)?.into_iter().enumerate() {
         match kind(&block) {
             "tool_result" | "web_search_tool_result" | "mcp_tool_result" => {
@@ -147,7 +136,7 @@ fn user(field: &str, content: Option<Value>, all: &mut Vec<Message>) -> Result<(
 
 /// An assistant turn; what a server tool answered in its middle splits it.
 fn assistant(field: &str, content: Option<Value>, all: &mut Vec<Message>) -> Result<(), RunnerError> {
-    let mut said = empty(Role::Assistant);
+    let mut said = Message::empty(Role::Assistant);
     let mut any = content.as_ref().is_some_and(Value::is_string);
     for (at, mut block) in blocks(field, content)?.into_iter().enumerate() {
         match kind(&block) {
@@ -165,7 +154,7 @@ fn assistant(field: &str, content: Option<Value>, all: &mut Vec<Message>) -> Res
                 any = true;
             }
             "tool_result" | "web_search_tool_result" | "mcp_tool_result" => {
-                all.push(std::mem::replace(&mut said, empty(Role::Assistant)));
+                all.push(std::mem::replace(&mut said, Message::empty(Role::Assistant)));
                 all.push(tool_result(&format!("{field}.content.{at}"), &mut block)?);
                 any = false;
             }
@@ -282,7 +271,7 @@ fn tool_use(field: &str, block: &mut Map<String, Value>) -> Result<ToolCall, Run
 }
 
 fn tool_result(field: &str, block: &mut Map<String, Value>) -> Result<Message, RunnerError> {
-    let mut result = empty(Role::Tool);
+    let mut result = Message::empty(Role::Tool);
     result.tool_call_id = match block.remove("tool_use_id") {
         Some(Value::String(id)) => Some(id),
         _ => return Err(wrong(&format!("{field}.tool_use_id"), "a string")),

@@ -85,10 +85,7 @@ impl History {
     pub fn into_messages(self, files: FileSource<'_>) -> Result<Vec<Message>, RunnerError> {
         let mut messages = Vec::with_capacity(self.messages.len());
         for wire in self.messages {
-            let mut message = Message {
-                parts: Vec::new(),
-                ..Message::text(wire.role, "")
-            };
+            let mut message = Message::empty(wire.role);
             let mut results = 0;
             for part in wire.content {
                 match part {

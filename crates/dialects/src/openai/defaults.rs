@@ -48,9 +48,7 @@ pub fn additions(
     let own = own_systems(peeked);
     if stored {
         // Stands for the chat's own system messages, which the stored ones go behind.
-        request
-            .messages
-            .extend((own > 0).then(|| Message::text(Role::System, "")));
+        request.messages.extend((own > 0).then(|| Message::empty(Role::System)));
         ollama::apply_profile(profile, &mut request)?;
         request.messages.drain(..own.min(1));
     }

@@ -150,7 +150,7 @@ impl ChatCall {
     /// What this request adds to the conversation, without the answer.
     fn turn(&self) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::text(Role::System, text));
-        let mut user = Message::text(Role::User, "");
+        let mut user = Message::empty(Role::User);
         user.parts.clone_from(&self.input);
         system.chain([user]).collect()
     }

@@ -48,14 +48,14 @@ pub(super) fn messages(items: &[Value]) -> Result<Vec<Message>, RunnerError> {
                 if let Some(last) = last {
                     last.tool_calls.push(call);
                 } else {
-                    let mut message = bare(Role::Assistant);
+                    let mut message = Message::empty(Role::Assistant);
                     message.reasoning = reasoning.take();
                     message.tool_calls.push(call);
                     messages.push(message);
                 }
             }
             "function_call_output" => {
-                let mut message = bare(Role::Tool);
+                let mut message = Message::empty(Role::Tool);
                 message.tool_call_id = Some(item.required("call_id")?.to_owned());
                 message.parts = match item.get("output") {
                     Some(Value::String(text)) => vec![Part::Text(text.clone())],
@@ -76,18 +76,11 @@ pub(super) fn messages(items: &[Value]) -> Result<Vec<Message>, RunnerError> {
         }
     }
     if reasoning.is_some() {
-        let mut message = bare(Role::Assistant);
+        let mut message = Message::empty(Role::Assistant);
         message.reasoning = reasoning;
         messages.push(message);
     }
     Ok(messages)
-}
-
-fn bare(role: Role) -> Message {
-    Message {
-        parts: Vec::new(),
-        ..Message::text(role, "")
-    }
 }
 
 fn message(item: &Fields<'_>) -> Result<Message, RunnerError> {
@@ -103,7 +96,7 @@ fn message(item: &Fields<'_>) -> Result<Message, RunnerError> {
             ));
         }
     };
-    let mut message = bare(role);
+    let mut message = Message::empty(role);
     message.parts = match item.get("content") {
         Some(Value::String(text)) => vec![Part::Text(text.clone())],
         Some(Value::Array(parts)) => parts_of(parts, &item.name("content"))?,
