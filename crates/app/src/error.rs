@@ -46,9 +46,6 @@ pub enum StartError {
     /// The database cannot be served.
     #[error("{0}")]
     Store(#[from] store::StoreError),
-    /// Downloads cannot be served.
-    #[error("{0}")]
-    Downloads(#[from] downloads::DownloadError),
     /// Our own model store cannot be opened.
     #[error("{0}")]
     OllamaStore(#[from] ollama_store::StoreError),
@@ -68,7 +65,6 @@ impl StartError {
             | Self::Task(_)
             | Self::Models(_)
             | Self::Store(_)
-            | Self::Downloads(_)
             | Self::OllamaStore(_) => 1,
         }
     }

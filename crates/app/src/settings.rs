@@ -118,7 +118,6 @@ pub(crate) fn downloads(config: &Config, places: &Places) -> DownloadSettings {
     let downloads = &config.downloads;
     DownloadSettings {
         models_dir: downloads_dir(config, places),
-        ollama_store: places.ollama_store(),
         max_parallel: downloads.max_parallel.max(1) as usize,
         bandwidth_limit: downloads.bandwidth_limit,
         huggingface_base_url: downloads.huggingface_base_url.clone(),

@@ -184,7 +184,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         tracing::warn!(%error, "the demonstration model could not be put in place");
     }
     let registry = open_registry(settings::registry(&snapshot, &places), bus.clone()).await?;
-    let downloads = start_downloads(&snapshot, &places, (&store, &ollama_store), &bus, &hardware, &registry).await?;
+    let downloads = start_downloads(&snapshot, &places, (&store, &ollama_store), &bus, &hardware, &registry).await;
     let router = Router::new(RouterDeps {
         settings: settings::router(&snapshot),
         registry: registry.clone(),
@@ -309,7 +309,7 @@ async fn start_downloads(
     bus: &EventBus,
     hardware: &Hardware,
     registry: &Registry,
-) -> Result<Downloads, StartError> {
+) -> Downloads {
     let (hardware, registry) = (hardware.clone(), registry.clone());
     let deps = DownloadDeps {
         store: store.clone(),
@@ -323,24 +323,25 @@ async fn start_downloads(
             })
         }),
     };
-    Ok(Downloads::start(settings::downloads(config, places), deps).await?)
+    Downloads::start(settings::downloads(config, places), deps).await
 }
 
-/// Removes what uploads without a model and given-up downloads left in our model store, off the way of the start. Not while a
-/// download waits to go on: what it has already is not named by any model yet.
+/// Removes what uploads without a model and given-up downloads left in our model store, off the way of the start. What a
+/// download has already that may go on is not named by any model yet: it stays.
 fn clean(tasks: &TaskTracker, store: ollama_store::Store, downloads: &Downloads) {
-    let waiting = |job: &downloads::Job| {
-        let view = job.view();
-        let over = matches!(view.state, JobState::Completed | JobState::Cancelled);
-        view.kind == JobKind::Registry && !over
-    };
-    if downloads.jobs().iter().any(waiting) {
-        return;
-    }
-    tasks.spawn_blocking(move || match store.prune(LEFT_OVER) {
-        Ok(0) => {}
-        Ok(bytes) => tracing::info!(bytes, "removed files of the model store that no model uses"),
-        Err(error) => tracing::warn!(%error, "the model store could not be cleaned"),
+    let views = downloads.jobs().into_iter().map(|job| job.view());
+    let unfinished = views.filter(|view| {
+        view.kind == JobKind::Registry && !matches!(view.state, JobState::Completed | JobState::Cancelled)
+    });
+    let files = unfinished.flat_map(|view| view.files);
+    let hold = store.hold(files.filter_map(|file| ollama_store::Digest::from_hex(&file.sha256?)));
+    tasks.spawn_blocking(move || {
+        match store.prune(LEFT_OVER) {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, "removed files of the model store that no model uses"),
+            Err(error) => tracing::warn!(%error, "the model store could not be cleaned"),
+        }
+        drop(hold);
     });
 }
 

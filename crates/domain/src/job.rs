@@ -90,7 +90,8 @@ pub struct JobView {
     pub bytes_per_second: u64,
     /// Why it failed or paused by itself.
     pub error: Option<String>,
-    /// False: the origin published no hash; size and structure were checked only.
+    /// False: no published hash was compared, since there is none or the files lay there already; only size and structure
+    /// were checked.
     pub verified: bool,
     /// The model's name in the library, once it is there.
     pub model: Option<String>,

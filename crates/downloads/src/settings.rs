@@ -7,8 +7,6 @@ use std::time::Duration;
 pub struct DownloadSettings {
     /// Where files of the hub and of plain addresses go: `<publisher>/<repo>/<file>` below it.
     pub models_dir: PathBuf,
-    /// Our own store in Ollama's layout; models of a registry go there.
-    pub ollama_store: PathBuf,
     /// Files downloaded at once, all jobs together.
     pub max_parallel: usize,
     /// Bytes per second, all jobs together.
@@ -32,7 +30,6 @@ impl fmt::Debug for DownloadSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DownloadSettings")
             .field("models_dir", &self.models_dir)
-            .field("ollama_store", &self.ollama_store)
             .field("max_parallel", &self.max_parallel)
             .field("bandwidth_limit", &self.bandwidth_limit)
             .field("huggingface_base_url", &self.huggingface_base_url)
@@ -50,7 +47,6 @@ impl DownloadSettings {
     pub fn below(folder: &Path) -> Self {
         Self {
             models_dir: folder.join("models"),
-            ollama_store: folder.join("ollama"),
             max_parallel: 3,
             bandwidth_limit: None,
             huggingface_base_url: "https://huggingface.co".into(),

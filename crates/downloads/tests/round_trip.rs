@@ -36,7 +36,7 @@ impl Computer {
             },
             ..DownloadSettings::below(home.path()).asking(&fake.url())
         };
-        let store = Store::open(&settings.ollama_store, Access::Write).unwrap();
+        let store = Store::open(home.path().join("ollama"), Access::Write).unwrap();
         let deps = DownloadDeps {
             store: store::Store::in_memory().unwrap(),
             ollama_store: store.clone(),
@@ -45,7 +45,7 @@ impl Computer {
             landed: Arc::new(|_, _: Vec<PathBuf>| Box::pin(std::future::ready(()))),
         };
         Self {
-            downloads: Downloads::start(settings, deps).await.unwrap(),
+            downloads: Downloads::start(settings, deps).await,
             store,
             home,
         }

@@ -33,7 +33,7 @@ fn origin(url: &Url) -> Option<(String, String, u16)> {
 }
 
 /// Same scheme, host and port: what a credential is for.
-pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     origin(a).is_some() && origin(a) == origin(b)
 }
 

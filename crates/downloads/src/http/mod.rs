@@ -14,6 +14,7 @@ use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::Url;
 
+pub(crate) use self::guard::same_origin;
 use self::guard::{CheckedResolver, Guard};
 use crate::{DownloadError, DownloadSettings};
 
@@ -104,7 +105,7 @@ impl Http {
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let mut own = everywhere.clone();
-            if guard::same_origin(url, &at) {
+            if same_origin(url, &at) {
                 own.extend(headers.clone());
             }
             let response = self.once(method.clone(), &at, &own, body.clone()).await?;
@@ -132,18 +133,6 @@ impl Http {
         url: &Url,
         headers: &HeaderMap,
         body: Option<Bytes>,
-    ) -> Result<Response, DownloadError> {
-        let body = body.map(reqwest::Body::from);
-        self.once_with(method, url, headers, body).await
-    }
-
-    /// As [`Http::once`] with a body that may be read while it is sent.
-    pub async fn once_with(
-        &self,
-        method: Method,
-        url: &Url,
-        headers: &HeaderMap,
-        body: Option<reqwest::Body>,
     ) -> Result<Response, DownloadError> {
         self.shared.guard.check(url).await?;
         let uploads = body.is_some();

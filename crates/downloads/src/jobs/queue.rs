@@ -1,7 +1,10 @@
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::{EventKind, JobId, JobState, JobView};
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use store::Store;
 use telemetry::EventBus;
@@ -62,11 +65,9 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Downloads {
-    /// Brings back the jobs of an earlier life and goes on with those that were interrupted, if the settings say so.
-    ///
-    /// # Errors
-    /// None at present: jobs that cannot be read are left out with a warning.
-    pub async fn start(settings: DownloadSettings, deps: DownloadDeps) -> Result<Self, DownloadError> {
+    /// Brings back the jobs of an earlier life and goes on with those that were interrupted, if the settings say so. Jobs that
+    /// cannot be read are left out with a warning.
+    pub async fn start(settings: DownloadSettings, deps: DownloadDeps) -> Self {
         let inner = Arc::new(Inner {
             http: Mutex::new(Http::new(&settings)),
             throttle: Arc::new(Throttle::new(settings.bandwidth_limit)),
@@ -79,7 +80,7 @@ impl Downloads {
             deps,
         });
         inner.bring_back().await;
-        Ok(Self { inner })
+        Self { inner }
     }
 
     /// Asks for something to be fetched that the caller waits for: while nobody holds its [`Interest`], and nobody asked for
@@ -155,7 +156,7 @@ impl Downloads {
         Ok(true)
     }
 
-    /// Forgets a job that is at its end. `Ok(false)`: it is not.
+    /// Forgets a job that is at its end, and what was there of its unfinished files. `Ok(false)`: it is not.
     ///
     /// # Errors
     /// There is no such job.
@@ -166,7 +167,7 @@ impl Downloads {
             return Ok(false);
         }
         self.inner.table().retain(|other| other.id() != *id);
-        self.inner.forget_row(id).await;
+        self.inner.forget(&job).await;
         Ok(true)
     }
 
@@ -344,9 +345,15 @@ impl Inner {
         .await;
         let (inner, job) = (Arc::clone(self), job.clone());
         self.tasks.spawn(async move {
-            // Also when the work panics: nobody must wait for ever.
+            // Nobody must wait for ever, whatever happens.
             let _ended = run.ended.drop_guard();
-            inner.work(&job, &run.stop, patient).await;
+            let work = AssertUnwindSafe(inner.work(&job, &run.stop, patient));
+            if work.catch_unwind().await.is_err() {
+                let error = DownloadError::Io("the download broke off for a reason inside LlamaRunner".into());
+                tracing::error!(%error, name = job.view().name, "a download panicked");
+                inner.settle(&job, JobState::Failed, Some(error)).await;
+                job.live().run = None;
+            }
         });
         Ok(())
     }
@@ -411,7 +418,8 @@ impl Inner {
     pub(super) async fn remove_files(&self, job: &Job) -> Result<(), DownloadError> {
         let kept = job.kept();
         let root = self.settings().models_dir.clone();
-        for path in &kept.files {
+        let others = self.files_of_others(job);
+        for path in kept.files.iter().filter(|path| !others.contains(*path)) {
             let _lock = self.files.take(path).await;
             transfer::discard(path).await?;
             if path.starts_with(&root) {
@@ -429,8 +437,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Files that belong to other jobs too: done, under way, or to be gone on with.
+    fn files_of_others(&self, job: &Job) -> HashSet<PathBuf> {
+        let table = self.table();
+        let others = table
+            .iter()
+            .filter(|other| other.id() != job.id() && other.state() != JobState::Cancelled);
+        others.flat_map(|other| other.kept().files).collect()
+    }
+
     async fn prune(&self) {
-        let old: Vec<JobId> = {
+        let old: Vec<Job> = {
             let mut table = self.table();
             let ended = table.iter().filter(|job| job.state().is_final()).count();
             let mut excess = ended.saturating_sub(KEEP_ENDED);
@@ -439,19 +456,29 @@ impl Inner {
                 let goes = excess > 0 && job.state().is_final();
                 if goes {
                     excess -= 1;
-                    old.push(job.id());
+                    old.push(job.clone());
                 }
                 !goes
             });
             old
         };
-        for id in old {
-            self.forget_row(&id).await;
+        for job in old {
+            self.forget(&job).await;
         }
     }
 
-    async fn forget_row(&self, id: &JobId) {
-        if let Err(error) = self.deps.store.delete_job(id).await {
+    /// Forgets a job that is not in the table any more. Of one that failed, nothing will go on with the unfinished files.
+    async fn forget(&self, job: &Job) {
+        if job.state() == JobState::Failed {
+            let others = self.files_of_others(job);
+            for path in job.kept().files.iter().filter(|path| !others.contains(*path)) {
+                let _lock = self.files.take(path).await;
+                if let Err(error) = transfer::discard(path).await {
+                    tracing::warn!(%error, "an unfinished file of a forgotten download could not be removed");
+                }
+            }
+        }
+        if let Err(error) = self.deps.store.delete_job(&job.id()).await {
             tracing::warn!(%error, "a download could not be forgotten");
         }
     }

@@ -107,7 +107,9 @@ impl Inner {
         // Before the files are shown: whoever waits for the plan must see this with them.
         job.live().was_present = already_present;
         let progress: Vec<Arc<Progress>> = files.iter().map(|file| Arc::new(Progress::new(file.size))).collect();
-        let hashed = files.iter().all(|file| file.sha256.is_some());
+        let published = files.iter().all(|file| file.sha256.is_some());
+        // Our store takes in nothing unhashed; of a file that lies in a folder only the size was compared.
+        let hashed = published && (!already_present || job.view().kind == JobKind::Registry);
         self.note(job, |view| {
             view.state = JobState::Queued;
             view.quantization = quantization.or_else(|| view.quantization.take());

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{LONGEST_ANSWER, Origin, bearer};
 use crate::DownloadError;
-use crate::http::{Response, host_of};
+use crate::http::{Response, host_of, same_origin};
 
 /// Longest text of an error that is passed on, in characters.
 const LONGEST_ERROR: usize = 2000;
@@ -134,7 +134,7 @@ impl<'o> Registry<'o> {
     }
 
     fn is_own(&self, url: &Url) -> bool {
-        super::parse(&self.base).is_some_and(|base| same_host(&base, url))
+        super::parse(&self.base).is_some_and(|base| same_origin(&base, url))
     }
 
     /// Gets a token where a 401 says, if that is the registry itself: another realm would collect whatever proves who we are
@@ -147,7 +147,7 @@ impl<'o> Registry<'o> {
             .ok_or_else(denied)?;
         let own = Origin::address(&self.base, &[])?;
         let mut realm = super::parse(&challenge.realm).ok_or_else(denied)?;
-        if !same_host(&own, &realm) {
+        if !same_origin(&own, &realm) {
             return Err(DownloadError::Refused(format!(
                 "realm host {:?} does not match original host {:?}",
                 host_of(&realm),
@@ -169,11 +169,6 @@ impl<'o> Registry<'o> {
         self.token = Some(bearer(&token.token).ok_or_else(denied)?);
         Ok(())
     }
-}
-
-/// Same scheme, host and port.
-fn same_host(a: &Url, b: &Url) -> bool {
-    a.scheme() == b.scheme() && a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
 }
 
 /// What a registry's refusal means; a registry that asks for a newer client says so in its text (412), which is passed on.

@@ -241,7 +241,8 @@ impl Partial {
                 remove(&fresh)?;
                 let mut file = OpenOptions::new().write(true).open(&self.sidecar)?;
                 file.write_all(&text)?;
-                file.set_len(text.len() as u64)
+                file.set_len(text.len() as u64)?;
+                file.sync_data()
             }
             other => other,
         }
@@ -277,7 +278,10 @@ fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(text)
+    let mut file = options.open(path)?;
+    file.write_all(text)?;
+    // Before it takes the place of the one that is on disk: a power cut must not leave an empty one.
+    file.sync_data()
 }
 
 /// Makes the new name durable where the system can; where it cannot, the rename is as durable as it gets.

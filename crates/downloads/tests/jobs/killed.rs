@@ -15,12 +15,12 @@ async fn child_that_is_killed() {
     };
     let deps = DownloadDeps {
         store: Store::open(&home.join("store.db")).unwrap(),
-        ollama_store: ollama_store::Store::open(&settings.ollama_store, Access::Write).unwrap(),
+        ollama_store: ollama_store::Store::open(home.join("ollama"), Access::Write).unwrap(),
         bus: EventBus::new(),
         disk_free: Arc::new(|_| None),
         landed: Arc::new(|_, _| Box::pin(std::future::ready(()))),
     };
-    let downloads = Downloads::start(settings, deps).await.unwrap();
+    let downloads = Downloads::start(settings, deps).await;
     for number in 0..JOBS {
         let known = downloads
             .jobs()

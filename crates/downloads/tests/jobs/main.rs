@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::{EventKind, JobId, JobState, JobView};
-use downloads::{DownloadDeps, DownloadError, DownloadSettings, Downloads, Job, Source, Tuning};
+use downloads::{DownloadDeps, DownloadError, DownloadSettings, Downloads, Job, Landed, Source, Tuning};
 use ollama_store::Access;
 use store::Store;
 use telemetry::EventBus;
 use testkit::{FakeOrigin, HubRepo, OriginFault, OriginLayer};
 
+mod ends;
 mod killed;
 mod life;
 
@@ -51,23 +52,34 @@ impl Home {
         origin: &FakeOrigin,
         change: impl FnOnce(&mut DownloadSettings),
     ) -> (Downloads, EventBus) {
+        let looked = Arc::clone(&self.looked);
+        let landed: Landed = Arc::new(move |view, files| {
+            // The files are there, and nobody has been told yet.
+            assert!(view.state != JobState::Completed && files.iter().all(|file| file.exists()));
+            looked.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::ready(()))
+        });
+        self.downloads_with(origin, change, landed).await
+    }
+
+    async fn downloads_with(
+        &self,
+        origin: &FakeOrigin,
+        change: impl FnOnce(&mut DownloadSettings),
+        landed: Landed,
+    ) -> (Downloads, EventBus) {
         let mut settings = settings(self.dir.path(), &origin.url());
         change(&mut settings);
-        let (free, looked) = (Arc::clone(&self.free), Arc::clone(&self.looked));
+        let free = Arc::clone(&self.free);
         let bus = EventBus::new();
         let deps = DownloadDeps {
             store: self.database.clone(),
-            ollama_store: ollama_store::Store::open(&settings.ollama_store, Access::Write).unwrap(),
+            ollama_store: ollama_store::Store::open(self.dir.path().join("ollama"), Access::Write).unwrap(),
             bus: bus.clone(),
             disk_free: Arc::new(move |_| Some(free.load(Ordering::Relaxed))),
-            landed: Arc::new(move |view, files| {
-                // The files are there, and nobody has been told yet.
-                assert!(view.state != JobState::Completed && files.iter().all(|file| file.exists()));
-                looked.fetch_add(1, Ordering::Relaxed);
-                Box::pin(std::future::ready(()))
-            }),
+            landed,
         };
-        (Downloads::start(settings, deps).await.unwrap(), bus)
+        (Downloads::start(settings, deps).await, bus)
     }
 }
 

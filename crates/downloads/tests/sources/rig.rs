@@ -33,7 +33,7 @@ impl Rig {
         change(&mut settings);
         let origin = Origin {
             http: Http::new(&settings),
-            ollama_store: Store::open(&settings.ollama_store, Access::Write).unwrap(),
+            ollama_store: Store::open(home.path().join("ollama"), Access::Write).unwrap(),
             settings: Arc::new(settings),
         };
         Self {

@@ -170,8 +170,7 @@ impl Server {
                 }),
             },
         )
-        .await
-        .unwrap();
+        .await;
         let listeners = Arc::new(ArcSwap::from_pointee(ListenersView::default()));
         let state = ApiState::new(ApiParts {
             router: router.clone(),
