@@ -21,7 +21,7 @@ pub(crate) fn write(home: &Path, lmstudio: Option<SocketAddr>) {
     let written = std::fs::create_dir_all(&folder).and_then(|()| {
         files
             .into_iter()
-            .try_for_each(|(name, value)| std::fs::write(folder.join(name), value.to_string()))
+            .try_for_each(|(name, value)| config::write_whole(&folder.join(name), value.to_string().as_bytes()))
     });
     match written {
         Ok(()) => tracing::info!(port, "LM Studio's command line is told where the server is"),
@@ -48,5 +48,14 @@ mod tests {
             text("http-server-config.json"),
             r#"{"port":1234,"networkInterface":"127.0.0.1"}"#
         );
+        // Whoever is reading goes on reading what it began with.
+        let (file, held) = (
+            home.path().join(".lmstudio/.internal/http-server.json"),
+            home.path().join("held"),
+        );
+        std::fs::hard_link(file, &held).expect("a second name");
+        write(home.path(), Some(([127, 0, 0, 1], 4321).into()));
+        assert_eq!(text("http-server.json"), r#"{"port":4321}"#);
+        assert_eq!(std::fs::read_to_string(held).expect("the old file"), r#"{"port":1234}"#);
     }
 }

@@ -88,6 +88,19 @@ pub(crate) fn replace(
     Ok(())
 }
 
+/// Gives a small file these contents: whoever reads it meets the old or the new ones, whole, also after a power cut. Only
+/// this user may read it.
+///
+/// # Errors
+/// The system's.
+pub fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
+    replace(path, contents, None, || Ok(())).map_err(|error| match error {
+        // Nothing was expected.
+        WriteError::Changed => io::ErrorKind::Interrupted.into(),
+        WriteError::Io(error) => error,
+    })
+}
+
 /// Makes a folder that only this user can enter.
 pub(crate) fn create_private_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();

@@ -24,6 +24,7 @@ mod validate;
 mod value;
 mod watch;
 
+pub use atomic_file::write_whole;
 pub use error::{ConfigError, Place, Problem};
 pub use overrides::Overrides;
 pub use parse::Parsed;
