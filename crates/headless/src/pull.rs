@@ -37,7 +37,10 @@ pub(crate) async fn pull(server: &Client, options: &Pull, output: Output) -> Res
             display.end();
             return Err(Failure::new("the server ended the download without saying how it went"));
         };
-        let status: Value = serde_json::from_str(&line).unwrap_or_default();
+        let status: Value = serde_json::from_str(&line).map_err(|error| {
+            display.end();
+            Failure::new(format!("the server's answer cannot be read: {error}"))
+        })?;
         if let Some(error) = status["error"].as_str() {
             display.end();
             return Err(Failure::new(error));
