@@ -125,17 +125,17 @@ fn requests_and_streams() {
         let head = ResponseHead::new(&call, HEX, "tiny-chat", clock());
         let mut coder = ResponseStream::new(head, chat.logprobs.is_some());
         coder.push(&upstream, &mut Vec::new());
-        let finished = coder.into_finished().unwrap();
-        assert_eq!(finished.stored.response, last["response"], "{name}");
+        let stored = coder.into_stored().unwrap();
+        assert_eq!(stored.response, last["response"], "{name}");
         let page = Page::parse(None, Some("asc"), None).unwrap();
         compare(
             &case.join("input_items.json"),
-            &pretty(&finished.stored.input_items(&page).unwrap()),
+            &pretty(&stored.input_items(&page).unwrap()),
         );
-        let said = finished.stored.output_messages().unwrap();
+        let said = stored.output_messages().unwrap();
         assert!(said.iter().all(|message| message.role == Role::Assistant));
-        let kept: api::StoredResponse = serde_json::from_slice(&serde_json::to_vec(&finished.stored).unwrap()).unwrap();
-        assert_eq!(kept, finished.stored);
+        let kept: api::StoredResponse = serde_json::from_slice(&serde_json::to_vec(&stored).unwrap()).unwrap();
+        assert_eq!(kept, stored);
     }
 }
 
@@ -173,7 +173,7 @@ fn kept_answers() {
         &std::fs::read(folder("engine").join("chat.sse")).unwrap(),
         &mut Vec::new(),
     );
-    let stored = coder.into_finished().unwrap().stored;
+    let stored = coder.into_stored().unwrap();
     let page = |limit, order, after: Option<&str>| {
         let page = Page::parse(limit, order, after.map(str::to_owned)).unwrap();
         serde_json::from_slice::<Value>(&stored.input_items(&page).unwrap()).unwrap()

@@ -2,6 +2,7 @@
 //!
 //! Values follow LM Studio contract 4.5 and Ollama contract 7.3; both ports keep conversations.
 
+mod events;
 mod input;
 mod output;
 mod request;
@@ -13,5 +14,5 @@ mod waiting;
 pub use request::{Defaults, ResponsesCall};
 pub(in crate::openai) use request::{bad_effort, effort};
 pub use stored::{Page, StoredResponse, deleted, not_found, previous_not_found};
-pub use stream::{Finished, ReasoningForm, ResponseHead, ResponseStream};
+pub use stream::{ReasoningForm, ResponseHead, ResponseStream};
 pub use waiting::ResponseForm;
