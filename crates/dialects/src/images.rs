@@ -114,11 +114,15 @@ fn format(base64: &str) -> Option<ImageFormat> {
     // Twelve bytes.
     let start = base64.trim_ascii_start().get(..16)?;
     let head = STANDARD.decode(start).ok()?;
-    match head.as_slice() {
-        [b'G', b'I', b'F', b'8', ..] => Some(ImageFormat::Gif),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Some(ImageFormat::WebP),
-        _ => None,
-    }
+    let format = image::guess_format(&head).ok()?;
+    matches!(format, ImageFormat::Gif | ImageFormat::WebP).then_some(format)
+}
+
+/// The media type of an image that vision models are given, by its first bytes (12 suffice).
+pub(crate) fn media_type(head: &[u8]) -> Option<&'static str> {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+    let format = image::guess_format(head).ok()?;
+    matches!(format, Png | Jpeg | Gif | Bmp | WebP).then(|| format.to_mime_type())
 }
 
 #[cfg(test)]

@@ -199,14 +199,11 @@ enum Media {
 }
 
 fn sniff(head: &[u8]) -> Option<Media> {
-    let riff = |kind: &[u8]| head.starts_with(b"RIFF") && head.get(8..12) == Some(kind);
+    if let Some(mime) = crate::images::media_type(head) {
+        return Some(Media::Image(mime));
+    }
     Some(match head {
-        [0x89, b'P', b'N', b'G', ..] => Media::Image("image/png"),
-        [0xff, 0xd8, 0xff, ..] => Media::Image("image/jpeg"),
-        [b'G', b'I', b'F', b'8', ..] => Media::Image("image/gif"),
-        [b'B', b'M', ..] => Media::Image("image/bmp"),
-        _ if riff(b"WEBP") => Media::Image("image/webp"),
-        _ if riff(b"WAVE") => Media::Audio("wav"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Media::Audio("wav"),
         [b'I', b'D', b'3', ..] => Media::Audio("mp3"),
         [0xff, second, ..] if second & 0xe0 == 0xe0 => Media::Audio("mp3"),
         _ => return None,
