@@ -1,5 +1,5 @@
 // A stand-in for the product while working on the window: `npm run mock`, then `npm run dev`, or open
-// http://127.0.0.1:5801/ui/ after `npm run build`. Speaks the state, event, log, start/stop and chat routes with made-up data.
+// http://127.0.0.1:5801/ui/ after `npm run build`. Speaks the state, event, log, start/stop, chat and speech routes with made-up data.
 // Unit-tested code never depends on it.
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -29,6 +29,8 @@ const state = {
     model('bge-m3', { capabilities: ['embedding'], size: 1.16e9, quantization: 'F16', parameters: 5.7e8 }),
     model('gemma-3-27b', { size: 16.5e9, parameters: 27e9, state: 'failed', capabilities: ['completion', 'chat', 'vision'],
       reason: 'It needs 17.9 GB of memory and 9.2 GB are free.' }),
+    model('whisper-base', { size: 147.9e6, quantization: 'F16', parameters: 74e6, context_length: null, capabilities: ['transcription', 'translation'] }),
+    model('espeak-ng', { size: 0, quantization: '', parameters: 0, context_length: null, capabilities: ['speech'] }),
     model('<img src=x onerror=alert(1)>', { capabilities: ['rerank'] }),
   ],
   requests: [], downloads: [], memory: { total: 32 * GIB, available: 18.4 * GIB, engines: 0 }, problems: [],
@@ -109,6 +111,41 @@ async function chat(body, request, out) {
   publish({ type: 'requests', active: state.requests.length });
 }
 
+const HEARD = [
+  [0, 2.4, ' The meeting begins at half past nine.'],
+  [30, 33.6, ' Can you read me the latest news?'],
+  [60, 62.4, ' Remind me to call my mother tomorrow morning.'],
+];
+
+/** What the recording is does not matter here: it always holds the same three sentences. */
+async function transcribe(out) {
+  const entry = state.models.find((m) => m.key === 'whisper-base');
+  const id = `req_${++seq}`;
+  let gone = false;
+  out.on('close', () => (gone = true));
+  const tell = (id, name, progress) => publish({ type: 'transcription', transcription: {
+    id, model: entry.key, asked: id === 'req_other' ? 'whisper-1' : entry.key, task: 'transcribe', state: name, progress, duration: 90,
+    language: 'en', processing_s: null, characters: 0, error: null } });
+  tell('req_other', 'running', 0.4);
+  await start(entry);
+  out.writeHead(200, { 'content-type': 'text/event-stream', 'x-request-id': id });
+  const send = (event) => out.write(`data: ${JSON.stringify(event)}\n\n`);
+  for (const [at, [start, end, text]] of HEARD.entries()) {
+    for (let step = 0; step < 5 && !gone; step += 1) {
+      tell(id, 'running', (at * 30 + step * 6) / 90);
+      await new Promise((wake) => setTimeout(wake, Number(process.env.STEP_MS ?? 150)));
+    }
+    if (gone) break;
+    send({ type: 'transcript.text.delta', delta: text, segment: { id: at, start, end }, progress: end / 90 });
+  }
+  tell(id, gone ? 'cancelled' : 'completed', 1);
+  tell('req_other', 'completed', 1);
+  if (gone) return;
+  const text = HEARD.map(([, , words]) => words).join('').trim();
+  send({ type: 'transcript.text.done', text, language: 'en', language_probability: 0.987, duration: 90, usage: { type: 'duration', seconds: 90 } });
+  out.end('data: [DONE]\n\n');
+}
+
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 
 createServer((request, out) => {
@@ -146,6 +183,25 @@ createServer((request, out) => {
     const parts = [];
     request.on('data', (part) => parts.push(part));
     return request.on('end', () => void chat(JSON.parse(Buffer.concat(parts).toString()), request, out));
+  }
+  if (path === '/v1/audio/transcriptions' || path === '/v1/audio/translations') {
+    request.resume();
+    return request.on('end', () => void transcribe(out));
+  }
+  if (path === '/v1/audio/voices') {
+    const voices = [{ id: 'alloy', name: 'alloy', language: 'en' }, { id: 'en-us', name: 'American English', language: 'en-us' },
+      { id: 'de', name: 'German', language: 'de' }];
+    return json(out, 200, { object: 'list', voices, data: voices });
+  }
+  if (path === '/v1/audio/speech') {
+    request.resume();
+    // Half a second of a 440 Hz tone.
+    const samples = Buffer.alloc(44 + 2 * 12000);
+    samples.write('RIFF', 0); samples.writeUInt32LE(36 + 24000, 4); samples.write('WAVEfmt ', 8); samples.writeUInt32LE(16, 16);
+    samples.writeUInt16LE(1, 20); samples.writeUInt16LE(1, 22); samples.writeUInt32LE(24000, 24); samples.writeUInt32LE(48000, 28);
+    samples.writeUInt16LE(2, 32); samples.writeUInt16LE(16, 34); samples.write('data', 36); samples.writeUInt32LE(24000, 40);
+    for (let at = 0; at < 12000; at += 1) samples.writeInt16LE(Math.round(8000 * Math.sin((at * 440 * 2 * Math.PI) / 24000)), 44 + 2 * at);
+    return out.writeHead(200, { 'content-type': 'audio/wav' }).end(samples);
   }
   if (path === '/ui/' || path.startsWith('/ui/')) {
     const file = join(dist, normalize(path.slice(4)) || 'index.html');

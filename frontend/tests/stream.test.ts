@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { readChunk, type ChatTiming } from '../src/api/chat';
 import { errorMessage } from '../src/api/client';
 import { SseSplitter } from '../src/api/sse';
+import { readSpeechEvent, type Heard, type Segment } from '../src/api/speech';
 import { GrowingMarkdown } from '../src/markdown/blocks';
 import { LogWindow } from '../src/state/log';
 import { parseRoute, routeTo } from '../src/state/route.svelte';
@@ -58,6 +59,51 @@ describe('readChunk', () => {
 
   it('throws on an error in mid-stream, in its words', () => {
     expect(() => collect({ error: { message: 'the engine died' } })).toThrow('the engine died');
+  });
+});
+
+describe('readSpeechEvent', () => {
+  function collect(...events: unknown[]) {
+    const got = { segments: [] as Segment[], progress: null as number | null, heard: null as Heard | null };
+    for (const event of events) {
+      readSpeechEvent(typeof event === 'string' ? event : JSON.stringify(event), {
+        begin: () => undefined,
+        segment: (segment, progress) => {
+          got.segments.push(segment);
+          got.progress = progress;
+        },
+        done: (heard) => (got.heard = heard),
+      });
+    }
+    return got;
+  }
+
+  it('collects pieces with their times, then the whole', () => {
+    const got = collect(
+      { type: 'transcript.text.delta', delta: ' Hello,', segment: { id: 0, start: 0, end: 1.5 }, progress: 0.5 },
+      { type: 'transcript.text.delta', delta: ' you.' },
+      { type: 'some.other.event' },
+      { type: 'transcript.text.done', text: 'Hello, you.', language: 'en', language_probability: 0.9, duration: 3 },
+      '[DONE]',
+    );
+    expect(got.segments).toEqual([
+      { start: 0, end: 1.5, text: ' Hello,' },
+      { start: 0, end: 0, text: ' you.' },
+    ]);
+    expect(got.heard).toEqual({ text: 'Hello, you.', language: 'en', confidence: 0.9, duration: 3 });
+  });
+
+  it.each([
+    [{ language: 'en', source_language: 'de' }, 'de'],
+    [{ language: 'en', detected_language: null }, null],
+    [{ language: 'fr' }, 'fr'],
+    [{}, null],
+  ])('the language that was spoken in %o', (more, language) => {
+    expect(collect({ type: 'transcript.text.done', text: '', ...more }).heard?.language).toBe(language);
+  });
+
+  it('throws on an error in mid-stream, in its words', () => {
+    expect(() => collect({ error: { message: 'the engine died', code: 'engine_failed' } })).toThrow('the engine died');
   });
 });
 
@@ -119,6 +165,7 @@ describe('routes', () => {
     for (const name of ['a', 'publisher/repo/file.gguf', 'ä b%', '#?']) {
       expect(parseRoute(routeTo('models', name))).toEqual({ page: 'models', model: name });
     }
+    expect(parseRoute('#/speech')).toEqual({ page: 'speech', model: null });
     expect(parseRoute('#/nowhere')).toEqual({ page: 'home', model: null });
     expect(parseRoute('#/models/%E0%A4%A')).toEqual({ page: 'models', model: null });
   });

@@ -97,12 +97,30 @@ export interface DownloadView {
   bytes_per_second: number;
   /** Why it failed or paused by itself. */
   error: string | null;
-  /** False: the origin published no hash. */
+  /** False: no published hash was compared. */
   verified: boolean;
   /** The model's name in the library, once it is there. */
   model: string | null;
   started_ms: number;
   ended_ms: number | null;
+}
+
+/** A transcription or translation of any app. It does not hold the text. */
+export interface TranscriptionView {
+  id: number | string;
+  model: string;
+  /** The name the app used. */
+  asked: string;
+  task: 'transcribe' | 'translate';
+  state: 'queued' | 'running' | 'completed' | 'failed' | 'cancelled';
+  /** 0 to 1. */
+  progress: number;
+  /** Seconds, once known. */
+  duration: number | null;
+  language: string | null;
+  processing_s: number | null;
+  characters: number;
+  error: string | null;
 }
 
 export interface StateView {
@@ -132,6 +150,7 @@ export type ServerEvent = Stamp &
     | { type: 'catalog_changed'; models: number }
     | { type: 'config'; accepted: boolean; message: string }
     | { type: 'download'; job: DownloadView }
+    | { type: 'transcription'; transcription: TranscriptionView }
     | { type: 'requests'; active: number }
     | { type: 'log' }
     | { type: 'shutting_down' }
@@ -144,6 +163,7 @@ export const EVENT_TYPES = [
   'catalog_changed',
   'config',
   'download',
+  'transcription',
   'requests',
   'shutting_down',
 ] as const;

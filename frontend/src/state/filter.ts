@@ -9,7 +9,7 @@ export interface ModelFilter {
 
 /** The chips worth showing: what some installed model can do and another cannot tell by itself. */
 export function chips(models: readonly ModelView[]): string[] {
-  const shown = ['chat', 'embedding', 'rerank', 'vision', 'tools', 'transcription'];
+  const shown = ['chat', 'embedding', 'rerank', 'vision', 'tools', 'transcription', 'speech'];
   return shown.filter((capability) => models.some((model) => model.capabilities.includes(capability)));
 }
 

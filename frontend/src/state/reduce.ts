@@ -1,4 +1,4 @@
-import type { InstanceView, ModelView, ServerEvent, StateView } from '../api/types';
+import type { InstanceView, ModelView, ServerEvent, StateView, TranscriptionView } from '../api/types';
 
 function changeModel(state: StateView, key: string, change: Partial<ModelView>): StateView {
   const models = state.models.map((model) => (model.key === key ? { ...model, ...change } : model));
@@ -35,6 +35,7 @@ export function reduce(state: StateView, event: ServerEvent): StateView {
       return { ...state, downloads };
     }
     case 'catalog_changed':
+    case 'transcription':
     case 'requests':
     case 'log':
     case 'shutting_down':
@@ -50,10 +51,18 @@ export function needsSnapshot(event: ServerEvent): boolean {
     case 'download':
       // At its end the server decides what stays in the list.
       return ['completed', 'failed', 'cancelled'].includes(event.job.state);
+    case 'transcription':
     case 'log':
     case 'shutting_down':
       return false;
     default:
       return true;
   }
+}
+
+/** The transcriptions under way after one of them moved; those that ended are dropped. */
+export function foldTranscription(list: readonly TranscriptionView[], moved: TranscriptionView): readonly TranscriptionView[] {
+  const others = list.filter((one) => one.id !== moved.id);
+  const over = moved.state === 'completed' || moved.state === 'failed' || moved.state === 'cancelled';
+  return over ? others : [...others, moved].sort((a, b) => String(a.id).localeCompare(String(b.id), undefined, { numeric: true }));
 }

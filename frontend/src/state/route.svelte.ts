@@ -1,10 +1,10 @@
-export type Page = 'home' | 'models' | 'chat';
+export type Page = 'home' | 'models' | 'chat' | 'speech';
 
-export const PAGES: readonly Page[] = ['home', 'models', 'chat'];
+export const PAGES: readonly Page[] = ['home', 'models', 'chat', 'speech'];
 
 export interface Route {
   page: Page;
-  /** The model the page is about: the selected one in Models, the one to talk to in Chat. */
+  /** The model the page is about: the selected one in Models, the one to talk to in Chat, to listen or speak in Speech. */
   model: string | null;
 }
 

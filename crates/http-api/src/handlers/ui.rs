@@ -23,9 +23,10 @@ struct Assets;
 
 const INDEX: &str = "index.html";
 
-/// No inline script, nothing from elsewhere, in no frame (promise S12). The desktop shell's own scheme is for its IPC.
+/// No inline script, nothing from elsewhere, in no frame (promise S12). The desktop shell's own scheme is for its IPC;
+/// sound that the page was sent is played from memory (`blob:`).
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
-    connect-src 'self' ipc: http://ipc.localhost; object-src 'none'; base-uri 'none'; form-action 'none'; \
+    media-src 'self' blob:; connect-src 'self' ipc: http://ipc.localhost; object-src 'none'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
 /// `GET /` (management contract 6.1).
