@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dialects::anthropic::{MessageStream, ReplyHead as MessageHead};
 use dialects::engine::Wire;
 use dialects::lmstudio_rest::v1::ChatStream;
-use dialects::lmstudio_rest::{V0Facts, V0Stream};
+use dialects::lmstudio_rest::{Signature, V0Facts, V0Stream};
 use dialects::ollama::{ReplyHead, ReplyStream, Shape};
 use dialects::openai::responses::{Defaults, ResponseHead, ResponseStream, ResponsesCall};
 use dialects::openai::{NamedReasoning, ReasoningName, RelayTail, StreamErrorForm};
@@ -58,7 +58,11 @@ fn main() -> std::io::Result<()> {
         top_logprobs: 0,
     };
     let chat = translate(&|| Box::new(ReplyStream::new(Shape::Chat, Wire::Chat, &head)), &mut out);
-    let v0 = translate(&|| Box::new(V0Stream::new(V0Facts::default(), clock.clone())), &mut out);
+    let signature = Signature::chat(7, "tiny-chat".into());
+    let v0 = translate(
+        &|| Box::new(V0Stream::new(signature.clone(), V0Facts::default(), clock.clone())),
+        &mut out,
+    );
     let v1 = best(|| {
         out.clear();
         let mut events = ChatStream::new("tiny-chat".into());

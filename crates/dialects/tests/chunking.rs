@@ -7,7 +7,7 @@ use std::time::Duration;
 use dialects::anthropic::{Call, MessageStream, ReplyHead as MessageHead};
 use dialects::engine::{AnswerCollector, GenerationDecoder, Wire};
 use dialects::lmstudio_rest::v1::{ChatCall as V1ChatCall, ChatStream, DownloadCall, LoadCall, UnloadCall};
-use dialects::lmstudio_rest::{V0Facts, V0Stream};
+use dialects::lmstudio_rest::{Signature, V0Facts, V0Stream};
 use dialects::ollama::{ChatCall, EmbedCall, GenerateCall, ReplyHead, ReplyStream, Shape, ShowCall};
 use dialects::{Clock, Transcoder};
 use proptest::prelude::*;
@@ -52,7 +52,11 @@ fn transcoders(wire: Wire) -> [Box<dyn Transcoder>; 4] {
                 ..head.clone()
             },
         )),
-        Box::new(V0Stream::new(V0Facts::default(), clock())),
+        Box::new(V0Stream::new(
+            Signature::chat(7, "m".into()),
+            V0Facts::default(),
+            clock(),
+        )),
         Box::new(MessageStream::new(MessageHead::default())),
     ]
 }

@@ -1,6 +1,6 @@
 use domain::RunnerError;
 
-use crate::openai::{Edits, check_addresses, check_chat, common};
+use crate::openai::{ChatRules, Edits, check_addresses, check_chat, common};
 use crate::peek::{Key, Peeked};
 
 /// Checks a body for `/completion`, `/infill` or `/embedding`: what the engine cannot survive is refused or clamped
@@ -31,5 +31,9 @@ pub fn check_template(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
     let chat = peeked
         .get(Key::Messages)
         .is_some_and(|messages| messages.is_array() && !messages.is_empty());
-    if chat { check_chat(peeked).map(drop) } else { Ok(()) }
+    if chat {
+        check_chat(peeked, ChatRules::OpenAi).map(drop)
+    } else {
+        Ok(())
+    }
 }

@@ -35,8 +35,8 @@ pub fn model_id(model: &ModelView) -> String {
     entry_id(&model.entry)
 }
 
-/// Speech and rerank models have no place in v0 lists: an unknown `type` makes LM Studio's clients refuse the whole list.
-pub(super) fn has_type(entry: &ModelEntry) -> bool {
+/// Speech and rerank models have no place in LM Studio's own lists: an unknown `type` makes its clients refuse the whole list.
+pub fn has_type(entry: &ModelEntry) -> bool {
     entry.can(Capability::Completion) || entry.can(Capability::Chat) || entry.can(Capability::Embedding)
 }
 

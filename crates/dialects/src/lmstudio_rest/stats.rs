@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use domain::{ErrorKind, RunnerError};
+use domain::RunnerError;
 use serde_json::{Map, Value, json};
 
+use super::signature::{Signature, signed};
 use crate::{ModelView, json::to_vec};
 
 /// Facts for the three extra blocks of v0 results.
@@ -106,18 +107,18 @@ impl Counts {
     }
 }
 
-/// A non-stream chat or completion result with `stats`, `model_info`, `runtime` added (contract 6). `elapsed`: request sent
-/// to answer; the time to the first token is what the engine's own times leave of it.
+/// A non-stream chat or completion result in LM Studio's form with `stats`, `model_info`, `runtime` added (contract 6).
+/// `elapsed`: request sent to answer; the time to the first token is what the engine's own times leave of it.
 ///
 /// # Errors
 /// `EngineFailed` when the engine's answer is not a JSON object.
-pub fn add_stats(response: &[u8], facts: &V0Facts, elapsed: Duration) -> Result<Vec<u8>, RunnerError> {
-    let mut result: Map<String, Value> = serde_json::from_slice(response).map_err(|_| {
-        RunnerError::new(
-            ErrorKind::EngineFailed,
-            "The model's engine sent an answer of an unknown shape.",
-        )
-    })?;
+pub fn add_stats(
+    response: &[u8],
+    signature: &Signature,
+    facts: &V0Facts,
+    elapsed: Duration,
+) -> Result<Vec<u8>, RunnerError> {
+    let mut result = signed(response, signature)?;
     let mut counts = Counts::default();
     counts.read(&result);
     let milliseconds = counts

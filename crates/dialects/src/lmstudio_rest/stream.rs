@@ -4,6 +4,7 @@ use domain::{RunnerError, chat::Usage};
 use memchr::memmem;
 use serde_json::{Map, Value};
 
+use super::signature::{ChunkSigner, Signature};
 use super::stats::{Counts, V0Facts};
 use crate::engine::{cut_error, error_from_value};
 use crate::openai::StreamErrorForm;
@@ -11,18 +12,21 @@ use crate::sse::{SseSplitter, write_data};
 use crate::{Clock, Transcoder};
 
 /// Relays an OpenAI stream of the engine, adding `stats`, `model_info` and `runtime` to the last chunk before `[DONE]`
-/// (contract 6). Chunks with text pass as they are; only a chunk that may be the last is held until the next one arrives.
+/// (contract 6). Chunks with text get their signature and pass; only a chunk that may be the last is held until the next one
+/// arrives.
 pub struct V0Stream {
     splitter: SseSplitter,
     state: State,
 }
 
 struct State {
+    signer: ChunkSigner,
     facts: V0Facts,
     clock: Clock,
     started_ns: i64,
     first_ns: Option<i64>,
     held: Vec<u8>,
+    scratch: Vec<u8>,
     counts: Counts,
     usage: Option<Usage>,
     error: Option<RunnerError>,
@@ -31,11 +35,13 @@ struct State {
 
 impl V0Stream {
     /// For one stream, made when the request is sent; `clock` measures the time to the first token.
-    pub fn new(facts: V0Facts, clock: Clock) -> Self {
+    pub fn new(signature: Signature, facts: V0Facts, clock: Clock) -> Self {
         let started_ns = clock();
         Self {
             splitter: SseSplitter::new(),
             state: State {
+                signer: ChunkSigner::new(signature),
+                scratch: Vec::new(),
                 facts,
                 clock,
                 started_ns,
@@ -73,7 +79,7 @@ impl State {
         }
         let open = memmem::find(data, b"\"finish_reason\":null").is_some();
         if open && memmem::find(data, b"\"timings\"").is_none() {
-            write_data(data, out);
+            self.send(data, out);
         } else {
             self.held.extend_from_slice(data);
         }
@@ -87,8 +93,14 @@ impl State {
         if let Ok(chunk) = serde_json::from_slice::<Map<String, Value>>(&self.held) {
             self.read(&chunk);
         }
-        write_data(&self.held, out);
-        self.held.clear();
+        let held = std::mem::take(&mut self.held);
+        self.send(&held, out);
+    }
+
+    fn send(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        self.scratch.clear();
+        self.signer.chunk(chunk, &mut self.scratch);
+        write_data(&self.scratch, out);
     }
 
     fn read(&mut self, chunk: &Map<String, Value>) {
@@ -114,7 +126,9 @@ impl State {
     }
 
     fn last_chunk(&mut self, out: &mut Vec<u8>) {
-        let Ok(mut chunk) = serde_json::from_slice::<Map<String, Value>>(&self.held) else {
+        self.scratch.clear();
+        self.signer.chunk(&self.held, &mut self.scratch);
+        let Ok(mut chunk) = serde_json::from_slice::<Map<String, Value>>(&self.scratch) else {
             // Nothing to add to; what came is passed on.
             return self.release(out);
         };

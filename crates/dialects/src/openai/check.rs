@@ -21,12 +21,22 @@ const MAX_N: i64 = 128;
 /// Most alternatives per token (OpenAI's limit).
 const MAX_TOP_LOGPROBS: i64 = 20;
 
+/// Whose chat clients are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChatRules {
+    /// OpenAI's: the roles are the template's business.
+    OpenAi,
+    /// LM Studio's (contract 4.2): `preset` is taken, and has no effect since there are none; roles are checked, and
+    /// `developer` is `system`.
+    LmStudio,
+}
+
 /// Checks a chat body where the engine is wrong or would be hurt (promise H8; engine guide 8). Ok holds the changes to make:
 /// clamps, and forms of a field that the engine does not know.
 ///
 /// # Errors
 /// `InvalidRequest` with `param` and `code` set; fields that would change the answer and cannot be honoured are named.
-pub fn check_chat(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
+pub fn check_chat(peeked: &Peeked<'_>, rules: ChatRules) -> Result<Edits, RunnerError> {
     let Some(list) = peeked.get(Key::Messages) else {
         return Err(missing("messages"));
     };
@@ -36,9 +46,10 @@ pub fn check_chat(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     if list.is_empty() {
         return Err(invalid("messages", "[] is too short - 'messages'"));
     }
-    refuse_chat(peeked)?;
+    refuse_chat(peeked, rules)?;
     let mut edits = common(peeked)?;
-    if let Some(messages) = messages::check(list.raw)? {
+    sampling(peeked)?;
+    if let Some(messages) = messages::check(list.raw, rules)? {
         edits.push((Key::Messages, messages));
     }
     choice::tool_choice(peeked, &mut edits)?;
@@ -56,7 +67,36 @@ pub fn check_completion(peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
     if peeked.get(Key::Prompt).is_none() {
         return Err(missing("prompt"));
     }
+    sampling(peeked)?;
     common(peeked)
+}
+
+/// What the sampling fields must be. The engine takes its default for a value of another type, or answers in its parser's
+/// words.
+fn sampling(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
+    type Fits = fn(&Field<'_>) -> bool;
+    let number: Fits = |field| field.as_f64().is_some();
+    let integer: Fits = |field| field.as_i64().is_some();
+    let texts: Fits = |field| field.is_string() || serde_json::from_slice::<Vec<Cow<'_, str>>>(field.raw).is_ok();
+    // llama-server also takes a list of pairs.
+    let bias: Fits = |field| field.is_object() || field.is_array();
+    for (key, fits, wanted) in [
+        (Key::Temperature, number, "a number"),
+        (Key::TopP, number, "a number"),
+        (Key::TopK, integer, "an integer"),
+        (Key::MinP, number, "a number"),
+        (Key::PresencePenalty, number, "a number"),
+        (Key::FrequencyPenalty, number, "a number"),
+        (Key::RepeatPenalty, number, "a number"),
+        (Key::LogitBias, bias, "an object"),
+        (Key::Seed, integer, "an integer"),
+        (Key::Stop, texts, "a string or an array of strings"),
+    ] {
+        if peeked.get(key).is_some_and(|field| !fits(&field)) {
+            return Err(wrong_type(key.as_str(), wanted));
+        }
+    }
+    Ok(())
 }
 
 /// Checks a `/v1/embeddings` body.
@@ -128,7 +168,7 @@ pub fn too_many_answers(parallel: u32) -> RunnerError {
 }
 
 /// Fields that change the answer and that nothing here can honour.
-fn refuse_chat(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
+fn refuse_chat(peeked: &Peeked<'_>, rules: ChatRules) -> Result<(), RunnerError> {
     for (key, instead) in [
         (Key::Audio, "the models here answer in text"),
         (Key::Functions, "use 'tools'"),
@@ -136,7 +176,8 @@ fn refuse_chat(peeked: &Peeked<'_>) -> Result<(), RunnerError> {
         (Key::WebSearchOptions, "there is no web search here"),
         (Key::Preset, "there are no presets here"),
     ] {
-        if peeked.get(key).is_some_and(|field| !field.is_empty()) {
+        let taken = key == Key::Preset && rules == ChatRules::LmStudio;
+        if !taken && peeked.get(key).is_some_and(|field| !field.is_empty()) {
             let name = key.as_str();
             return Err(unsupported(name, format!("'{name}' is not supported here: {instead}.")));
         }
@@ -276,7 +317,7 @@ mod tests {
 
     fn chat(body: &str) -> Result<String, RunnerError> {
         let peeked = peek(body.as_bytes())?;
-        let edits = check_chat(&peeked)?;
+        let edits = check_chat(&peeked, ChatRules::OpenAi)?;
         Ok(String::from_utf8(rewrite(body.as_bytes(), &peeked, &edits)).unwrap())
     }
 
@@ -291,6 +332,14 @@ mod tests {
                 r#"{"messages":[1],"max_tokens":"x"}"#,
                 "'max_tokens' must be an integer",
             ),
+            (
+                r#"{"messages":[1],"temperature":"hot"}"#,
+                "'temperature' must be a number",
+            ),
+            (r#"{"messages":[1],"top_k":0.5}"#, "'top_k' must be an integer"),
+            (r#"{"messages":[1],"seed":[]}"#, "'seed' must be an integer"),
+            (r#"{"messages":[1],"stop":["a",1]}"#, "'stop' must be a string or"),
+            (r#"{"messages":[1],"logit_bias":5}"#, "'logit_bias' must be an object"),
             (r#"{"messages":[1],"tool_choice":"maybe"}"#, "'tool_choice' must be"),
             (r#"{"messages":[1],"tool_choice":{"type":"function"}}"#, "function.name"),
             (
@@ -301,6 +350,49 @@ mod tests {
             let error = chat(body).expect_err(body);
             assert!(error.message.contains(words), "{}", error.message);
             assert!(error.param.is_some() && error.code.is_some());
+        }
+    }
+
+    #[test]
+    fn sampling_values_of_every_right_type_pass() {
+        let same = r#"{"messages":[1],"temperature":1,"top_p":0.9,"top_k":40.0,"min_p":null,"seed":-1,"stop":["a","\n"],"logit_bias":[[1,false]]}"#;
+        assert_eq!(chat(same).unwrap(), same);
+        assert_eq!(
+            chat(r#"{"messages":[1],"stop":"a"}"#).unwrap(),
+            r#"{"messages":[1],"stop":"a"}"#
+        );
+    }
+
+    #[test]
+    fn lm_studios_rules() {
+        let chat = |body: &str| {
+            let peeked = peek(body.as_bytes())?;
+            let edits = check_chat(&peeked, ChatRules::LmStudio)?;
+            Ok::<_, RunnerError>(String::from_utf8(rewrite(body.as_bytes(), &peeked, &edits)).unwrap())
+        };
+        let same = r#"{"messages":[{"role":"system","content":"a"},{"role":"user","content":"b"},{"role":"assistant"},{"role":"tool"}],"preset":"x"}"#;
+        assert_eq!(chat(same).unwrap(), same);
+        assert_eq!(
+            chat(r#"{"messages":[{"role":"developer","content":"a"}]}"#).unwrap(),
+            r#"{"messages":[{"role":"system","content":"a"}]}"#
+        );
+        for (messages, got) in [
+            (r#"[{"role":"ai","content":"a"}]"#, "'ai'"),
+            (r#"[{"content":"a"}]"#, "'undefined'"),
+            (r#"[{"role":5}]"#, "'5'"),
+            (r#"["a"]"#, "'undefined'"),
+        ] {
+            let error = chat(&format!(r#"{{"messages":{messages}}}"#)).unwrap_err();
+            assert!(
+                error.message.starts_with("'messages' array must only contain objects")
+                    && error.message.ends_with(&format!("Got {got}")),
+                "{}",
+                error.message
+            );
+            assert_eq!(
+                (error.param.as_deref(), error.code.as_deref()),
+                (Some("messages"), Some("invalid_value"))
+            );
         }
     }
 

@@ -1,22 +1,76 @@
 //! Messages of a chat that is relayed: refused where the engine would fetch or misread, rewritten where it knows another form.
 
+use std::borrow::Cow;
+
 use domain::RunnerError;
 use memchr::memmem;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::check::ChatRules;
 use super::fields::{invalid, unsupported};
 use super::media;
 
 /// Words without which nothing here applies: a chat of plain text costs one search for each.
 const WORDS: [&[u8]; 6] = [b"image_url", b"input_audio", b"video", b"null", b"\"file\"", b"\\u"];
 
+/// Roles of LM Studio's clients (contract 4.2).
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// The role alone: everything else of a message is skipped.
+#[derive(Deserialize)]
+struct Said<'a> {
+    #[serde(borrow)]
+    role: Option<Cow<'a, str>>,
+}
+
+/// Are all roles known, and none of them one to rename? Then there is nothing to look at closer.
+fn plain_roles(raw: &[u8]) -> bool {
+    let said = serde_json::from_slice::<Vec<Said<'_>>>(raw).unwrap_or_default();
+    let plain = |said: &Said<'_>| {
+        said.role
+            .as_deref()
+            .is_some_and(|role| role != "developer" && ROLES.contains(&role))
+    };
+    !said.is_empty() && said.iter().all(plain)
+}
+
+/// LM Studio's refusal of a role it does not know (its bug tracker, 669), which programs look for. True: renamed.
+fn check_role(message: &mut Value) -> Result<bool, RunnerError> {
+    let role = message.get_mut("role");
+    match role.as_deref().and_then(Value::as_str) {
+        Some("developer") => {
+            if let Some(role) = role {
+                *role = "system".into();
+            }
+            Ok(true)
+        }
+        Some(word) if ROLES.contains(&word) => Ok(false),
+        word => {
+            let other = role.as_deref().filter(|role| !role.is_null()).map(Value::to_string);
+            let got = word
+                .map(str::to_owned)
+                .or(other)
+                .unwrap_or_else(|| "undefined".to_owned());
+            Err(invalid(
+                "messages",
+                format!(
+                    "'messages' array must only contain objects with a 'role' field that is in [user, assistant, system, \
+                     developer, tool]. Got '{got}'"
+                ),
+            ))
+        }
+    }
+}
+
 /// Checks the raw value of `messages`. `Some`: the value to send instead.
 ///
 /// # Errors
 /// `InvalidRequest` for media that would have to be fetched (the engine would do it: a way into the caller's network and disk),
-/// for content of unknown types and for messages without content.
-pub(super) fn check(raw: &[u8]) -> Result<Option<Vec<u8>>, RunnerError> {
-    if !WORDS.iter().any(|word| memmem::find(raw, word).is_some()) {
+/// for content of unknown types, for messages without content and for roles that are not known to `rules`.
+pub(super) fn check(raw: &[u8], rules: ChatRules) -> Result<Option<Vec<u8>>, RunnerError> {
+    let roles = rules == ChatRules::LmStudio && !plain_roles(raw);
+    if !roles && !WORDS.iter().any(|word| memmem::find(raw, word).is_some()) {
         return Ok(None);
     }
     // As values, where of two members of one name the last wins, as it does for the engine: what was not seen here cannot
@@ -25,6 +79,9 @@ pub(super) fn check(raw: &[u8]) -> Result<Option<Vec<u8>>, RunnerError> {
         .map_err(|error| invalid("messages", format!("'messages' cannot be read: {error}")))?;
     let mut rewritten = false;
     for message in &mut list {
+        if roles {
+            rewritten |= check_role(message)?;
+        }
         let assistant = message.get("role").is_some_and(|role| role == "assistant");
         match message.get_mut("content") {
             Some(Value::Array(parts)) => {

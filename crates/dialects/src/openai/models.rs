@@ -73,14 +73,13 @@ pub fn model_value(model: &ModelView, id: &str, options: ModelListOptions) -> Va
     put("id", id.into());
     put("object", "model".into());
     put("created", entry.modified.into());
-    put(
-        "owned_by",
-        if options.bare {
-            entry.publisher.as_str().into()
-        } else {
-            "llama-runner".into()
-        },
-    );
+    let owner = match options.ids {
+        _ if options.bare => entry.publisher.as_str(),
+        // LM Studio contract 4.1.
+        Ids::LmStudio => "organization_owner",
+        Ids::Key | Ids::Ollama => "llama-runner",
+    };
+    put("owned_by", owner.into());
     put("name", entry.display_name.as_str().into());
     if let Some(description) = &entry.description {
         put("description", description.as_str().into());

@@ -29,7 +29,8 @@ pub fn stream_error(error: &RunnerError, form: StreamErrorForm, out: &mut Vec<u8
             sse::write_data(&to_vec(&json!({"error": crate::llamacpp::error_value(error)})), out);
         }
         StreamErrorForm::LmStudio => {
-            let body = to_vec(&json!({"error": error_value(error), "message": error.message}));
+            let value = crate::lmstudio_rest::error_value(error);
+            let body = to_vec(&json!({"error": value, "message": error.message}));
             sse::write_event("error", &body, out);
             sse::write_data(b"[DONE]", out);
         }

@@ -7,7 +7,7 @@ use crate::support::{compare, folder, pretty, views};
 fn chat_relay() {
     let body = br#"{"model":"alias","messages":[{"role":"user","content":"ping"}],"stream":true,"n_keep":-7}"#;
     let peeked = peek::peek(body).unwrap();
-    let edits = openai::check_chat(&peeked).unwrap();
+    let edits = openai::check_chat(&peeked, openai::ChatRules::OpenAi).unwrap();
     let mut all = edits;
     all.push((peek::Key::Model, b"\"tiny-chat\"".to_vec()));
     let sent = peek::rewrite(body, &peeked, &all);

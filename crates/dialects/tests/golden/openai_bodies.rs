@@ -21,7 +21,7 @@ enum Outcome {
 fn run(name: &str, body: &[u8]) -> Result<Outcome, RunnerError> {
     let peeked = peek::peek(body)?;
     let mut edits = if name.starts_with("chat") {
-        openai::check_chat(&peeked)?
+        openai::check_chat(&peeked, openai::ChatRules::OpenAi)?
     } else if name.starts_with("completion") {
         let plan = openai::completion_plan(body, &peeked)?;
         // LM Studio's old route shapes nothing.
@@ -221,7 +221,7 @@ fn a_stored_model_adds_to_a_chat() {
     };
     let sent = |body: &str, ollama| {
         let peeked = peek::peek(body.as_bytes()).unwrap();
-        let mut edits = openai::check_chat(&peeked).unwrap();
+        let mut edits = openai::check_chat(&peeked, openai::ChatRules::OpenAi).unwrap();
         let added = openai::additions(&peeked, &profile, ollama, &mut edits).unwrap();
         let body = peek::rewrite(body.as_bytes(), &peeked, &edits);
         serde_json::from_slice::<Value>(&peek::with_defaults(&body, &peeked, &added.members)).unwrap()

@@ -1,8 +1,11 @@
 //! LM Studio's REST API v0 (LM Studio contract 6).
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
 use dialects::Rendered;
-use dialects::lmstudio_rest::{self, V0Facts, V0Stream};
-use domain::RunnerError;
+use dialects::lmstudio_rest::{self, Signature, V0Facts, V0Stream, entry_id};
+use domain::ModelEntry;
 use http::Response;
 use http::request::Parts;
 use hyper::body::Incoming;
@@ -13,6 +16,7 @@ use super::{Answer, clock, listed_with_instances, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
+use crate::listener::Flavour;
 use crate::relay;
 use crate::routes::Dialect;
 
@@ -30,7 +34,8 @@ pub(super) fn models(cx: &Cx) -> Response<Body> {
 
 /// `GET /api/v0/models/{id}`.
 pub(super) fn model(cx: &Cx) -> Answer {
-    let entry = described(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = described(cx, &cx.id).filter(|entry| lmstudio_rest::has_type(entry));
+    let entry = entry.ok_or_else(|| not_found(cx, &cx.id))?;
     Ok(json(
         cx.route.dialect,
         lmstudio_rest::model_one(&view(cx.state(), &entry)),
@@ -39,15 +44,28 @@ pub(super) fn model(cx: &Cx) -> Answer {
 
 /// `POST /api/v0/chat/completions`.
 pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    with_stats(cx, parts, body, Work::Chat).await
+    with_stats(cx, parts, body, Work::Chat, Signature::chat).await
 }
 
 /// `POST /api/v0/completions`.
 pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    with_stats(cx, parts, body, Work::Completion).await
+    with_stats(cx, parts, body, Work::Completion, Signature::completion).await
 }
 
-async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answer {
+/// Makes the signature of a kind of answer from fresh bits and the instance's name.
+type Sign = fn(u128, String) -> Signature;
+
+/// What an answer of LM Studio's port carries besides the engine's; `None` on the other ports.
+pub(super) fn signature(cx: &Cx, entry: &ModelEntry, sign: Sign) -> Option<Signature> {
+    (cx.flavour() == Flavour::LmStudio).then(|| sign(random_bits(), entry_id(entry)))
+}
+
+fn random_bits() -> u128 {
+    let random = RandomState::new();
+    u128::from(random.hash_one(0_u8)) << 64 | u128::from(random.hash_one(1_u8))
+}
+
+async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work, sign: Sign) -> Answer {
     let Sent {
         target,
         lease,
@@ -57,18 +75,17 @@ async fn with_stats(cx: &Cx, parts: &Parts, body: Incoming, work: Work) -> Answe
     let mut model = view(cx.state(), &target.entry);
     model.instance = Some(lease.instance());
     let facts = facts(cx, &model).await;
+    let signature = sign(random_bits(), entry_id(&target.entry));
     let mut answer = if relay::is_event_stream(response.headers()) {
-        relay::translated(response.into_body(), V0Stream::new(facts, clock()), Rendered::SSE).await?
+        let coder = V0Stream::new(signature, facts, clock());
+        relay::translated(response.into_body(), coder, Rendered::SSE).await?
     } else {
         let whole = response.into_body().collect_bytes(MAX_ANSWER).await?;
-        json(cx.route.dialect, add_stats(&whole, &facts, since)?)
+        let whole = lmstudio_rest::add_stats(&whole, &signature, &facts, since.elapsed())?;
+        json(cx.route.dialect, whole)
     };
     target.mark(&mut answer);
     Ok(answer)
-}
-
-fn add_stats(whole: &[u8], facts: &V0Facts, since: std::time::Instant) -> Result<Vec<u8>, RunnerError> {
-    lmstudio_rest::add_stats(whole, facts, since.elapsed())
 }
 
 async fn facts(cx: &Cx, model: &dialects::ModelView) -> V0Facts {

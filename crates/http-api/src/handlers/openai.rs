@@ -5,12 +5,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use config::ReasoningField;
 use dialects::engine::Wire;
+use dialects::lmstudio_rest::{self, Signature};
 use dialects::openai::{
-    self, Additions, CompletionPlan, Cut, Edits, Ids, InfillHead, InfillStream, ModelListOptions, NamedReasoning,
-    Prompt, ReasoningName, RelayTail, Several, SeveralAnswers, SeveralStream, ShapedStream, StreamErrorForm,
+    self, Additions, ChatRules, CompletionPlan, Cut, Edits, Ids, InfillHead, InfillStream, ModelListOptions,
+    NamedReasoning, Prompt, ReasoningName, RelayTail, Several, SeveralAnswers, SeveralStream, ShapedStream,
+    StreamErrorForm,
 };
 use dialects::peek::{self, Key, Peeked};
-use dialects::{Rendered, engine, lmstudio_rest};
+use dialects::{Rendered, engine};
 use domain::chat::CompletionRequest;
 use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
 use http::Response;
@@ -19,6 +21,7 @@ use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 
 use super::lease::{EngineCalls, Target, Wish, described, is_jit, lease, not_found, readable_body, require, target};
+use super::lmstudio::signature;
 use super::ollama::{collect, limits};
 use super::responses::random_hex;
 use super::{Answer, listed, listed_with_instances, now_ns, view};
@@ -99,9 +102,9 @@ impl Work {
         }
     }
 
-    fn check(self, body: &[u8], peeked: &Peeked<'_>) -> Result<Edits, RunnerError> {
+    fn check(self, body: &[u8], peeked: &Peeked<'_>, rules: ChatRules) -> Result<Edits, RunnerError> {
         match self {
-            Self::Chat => openai::check_chat(peeked),
+            Self::Chat => openai::check_chat(peeked, rules),
             Self::Completion => openai::completion_plan(body, peeked)?.relayed(),
             Self::Shaped => openai::completion_plan(body, peeked)?.shaped(),
             Self::Infill => Ok(Edits::new()),
@@ -121,8 +124,9 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let prepared = prepare(cx, parts, body, Work::Chat, true).await?;
     let response = prepared.send(cx).await?;
     let name = reasoning_name(cx, &prepared.target.entry);
+    let signature = signature(cx, &prepared.target.entry, Signature::chat);
     let mut answer = match (prepared.several, name) {
-        (None, None) => relayed(cx, response).await?,
+        (None, None) if prepared.stream || signature.is_none() => relayed(cx, response).await?,
         (Some(several), name) if prepared.stream => {
             let coder = SeveralStream::new(several, name, error_form(cx));
             relay::translated(response.into_body(), coder, Rendered::SSE).await?
@@ -138,11 +142,20 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
                 Some(name) => openai::name_reasoning(&whole, name, &mut named),
                 None => named = whole,
             }
-            json(cx.route.dialect, named)
+            signed(cx, named, signature.as_ref())?
         }
     };
     prepared.target.mark(&mut answer);
     Ok(answer)
+}
+
+/// A whole answer as clients of the port expect it.
+fn signed(cx: &Cx, whole: Vec<u8>, signature: Option<&Signature>) -> Answer {
+    let body = match signature {
+        Some(signature) => lmstudio_rest::sign(&whole, signature)?,
+        None => whole,
+    };
+    Ok(json(cx.route.dialect, body))
 }
 
 /// A whole answer; several of them come as a stream, whose counts are added up.
@@ -198,9 +211,11 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
         CompletionPlan::Infill(request, shape) => return Box::pin(infill(cx, parts, body, *request, shape)).await,
     };
     let prepared = prepare(cx, parts, body, work, true).await?;
+    let signature = signature(cx, &prepared.target.entry, Signature::completion);
     let mut answer = match (shape, prepared.several) {
-        (None, Some(several)) if !prepared.stream => {
-            json(cx.route.dialect, whole(prepared.send(cx).await?, Some(several)).await?)
+        (None, several) if !prepared.stream && (several.is_some() || signature.is_some()) => {
+            let whole = whole(prepared.send(cx).await?, several).await?;
+            signed(cx, whole, signature.as_ref())?
         }
         (None, Some(several)) => {
             let coder = SeveralStream::new(several, None, error_form(cx));
@@ -216,7 +231,8 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
                 relay::translated(response.into_body(), coder, Rendered::SSE).await?
             } else {
                 let whole = whole(response, several).await?;
-                json(cx.route.dialect, openai::shape_completion(&whole, &shape, echo)?)
+                let shaped = openai::shape_completion(&whole, &shape, echo)?;
+                signed(cx, shaped, signature.as_ref())?
             }
         }
     };
@@ -263,10 +279,9 @@ async fn infill(
     let mut answer = if prepared.stream {
         relay::translated(upstream, InfillStream::new(head, error_form(cx)), Rendered::SSE).await?
     } else {
-        json(
-            cx.route.dialect,
-            head.reply(&collect(upstream, Wire::Completion).await?),
-        )
+        let whole = head.reply(&collect(upstream, Wire::Completion).await?);
+        let signature = signature(cx, &prepared.target.entry, Signature::completion);
+        signed(cx, whole, signature.as_ref())?
     };
     prepared.target.mark(&mut answer);
     Ok(answer)
@@ -394,7 +409,12 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work, gather: bool) 
         }
         Work::Rerank => require(&target.entry, name, &[Capability::Rerank], "reranking")?,
     }
-    let mut edits = work.check(&body, &peeked)?;
+    let rules = if is_jit(cx) {
+        ChatRules::LmStudio
+    } else {
+        ChatRules::OpenAi
+    };
+    let mut edits = work.check(&body, &peeked, rules)?;
     let additions = if matches!(work, Work::Chat | Work::Completion | Work::Shaped) {
         let profile = &target.entry.profile;
         openai::additions(&peeked, profile, cx.flavour() == Flavour::Ollama, &mut edits)?

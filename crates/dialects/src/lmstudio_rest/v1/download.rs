@@ -35,7 +35,14 @@ impl DownloadCall {
         let model = fields.required_string("model")?;
         let quantization = fields.string("quantization")?.filter(|text| !text.trim().is_empty());
         let name = model.trim();
-        let path = HUBS.iter().find_map(|hub| name.strip_prefix(hub)).unwrap_or(name);
+        let address = HUBS.iter().find_map(|hub| name.strip_prefix(hub));
+        if address.is_none() && quantization.is_some() {
+            return Err(fields.invalid(
+                "quantization",
+                "is only for the address of a Hugging Face repository; 'model' is a catalogue key",
+            ));
+        }
+        let path = address.unwrap_or(name);
         let path = path.split(['?', '#']).next().unwrap_or_default().trim_matches('/');
         let mut parts = path.split('/');
         let (Some(owner), Some(repo)) = (parts.next(), parts.next()) else {
@@ -180,8 +187,14 @@ mod tests {
                 "{model}"
             );
         }
-        let quantized = DownloadCall::parse(br#"{"model":"a/b","quantization":"Q4_K_M"}"#).unwrap();
+        let quantized = br#"{"model":"https://huggingface.co/a/b","quantization":"Q4_K_M"}"#;
+        let quantized = DownloadCall::parse(quantized).unwrap();
         assert_eq!(quantized.file_or_quant.as_deref(), Some("Q4_K_M"));
+        let keyed = DownloadCall::parse(br#"{"model":"a/b","quantization":"Q4_K_M"}"#).unwrap_err();
+        assert_eq!(
+            (keyed.code.as_deref(), keyed.param.as_deref()),
+            (Some("invalid_value"), Some("quantization"))
+        );
         let unknown = DownloadCall::parse(br#"{"model":"a/b","stop":1,"x":2}"#).unwrap_err();
         assert_eq!(unknown.message, "Unrecognized key(s) in object: 'stop', 'x'");
     }
