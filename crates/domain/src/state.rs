@@ -29,6 +29,9 @@ pub enum ModelState {
 pub struct FailureReport {
     /// One sentence: what happened and why.
     pub reason: String,
+    /// Machine-readable word that the caller's error carries (`engine_not_installed`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// Last lines of the engine log.
     pub log: Vec<String>,
     /// Exit code, if the process exited by itself.

@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 
+use std::sync::Arc;
+
 use domain::{ErrorKind, RunnerError};
 use thiserror::Error;
 
 /// Why an engine cannot be used. Messages are for the person at the machine: they may name files of the engine, and they
 /// say what to do next. [`RunnerError`] is what a remote caller gets (no paths, promise H10).
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum EngineError {
     /// No llama-server anywhere.
     #[error(
@@ -75,8 +77,8 @@ pub enum EngineError {
         /// The log file.
         log: PathBuf,
     },
-    /// The build was cancelled. What is done so far is kept and the next build goes on from there.
-    #[error("Building llama-server was cancelled. The next build goes on where this one stopped.")]
+    /// A build or an installation was cancelled. What is done so far is kept for the next one.
+    #[error("Cancelled. The next try goes on from what is there already.")]
     Cancelled,
     /// A file operation failed.
     #[error("{action} {path} failed: {source}")]
@@ -86,14 +88,84 @@ pub enum EngineError {
         /// The file or folder.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
+    /// The speech engine is not there and is not to be installed by itself.
+    #[error("The speech engine is not installed. {}", how_to_install(.name))]
+    SpeechMissing {
+        /// Which environment: `speech`, `kokoro`, `piper`.
+        name: String,
+    },
+    /// The speech engine was there once.
+    #[error(
+        "The speech engine cannot be used: {reason}. Run `llama-runner engine whisper install` to install it again."
+    )]
+    SpeechBroken {
+        /// What happened to it.
+        reason: String,
+    },
+    /// The interpreter that was named cannot be used.
+    #[error(
+        "The Python that {origin} names cannot be used for speech: {reason}. Install faster-whisper, starlette and uvicorn \
+         there, or remove it to use LlamaRunner's own environment."
+    )]
+    SpeechNamed {
+        /// Who named it.
+        origin: &'static str,
+        /// What it did.
+        reason: String,
+    },
+    /// No Python that the speech engine could be installed with.
+    #[error("Speech needs Python 3.10 to 3.14: {0}.")]
+    SpeechPython(String),
+    /// Not enough room for the speech engine.
+    #[error(
+        "Installing the speech engine needs about {need_mib} MiB of free disk space in {folder}; {free_mib} MiB are free."
+    )]
+    SpeechDisk {
+        /// Where.
+        folder: PathBuf,
+        /// Needed.
+        need_mib: u64,
+        /// Free.
+        free_mib: u64,
+    },
+    /// Installing the speech engine failed.
+    #[error("Installing the speech engine failed: {reason}. The full log is in {log}.")]
+    SpeechInstall {
+        /// What happened, and what to do where that is known.
+        reason: String,
+        /// The log file.
+        log: PathBuf,
+    },
+    /// An engine of the user's cannot be used.
+    #[error("The engine '{name}' {why}.")]
+    Custom {
+        /// Its name under `engines.custom`.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+fn how_to_install(name: &str) -> &'static str {
+    match name {
+        "kokoro" => "Run `llama-runner engine kokoro install`; it shows the licence first.",
+        "piper" => "Run `llama-runner engine piper install`; it shows the licence first.",
+        _ => {
+            "Run `llama-runner engine whisper install`, or set `engines.faster_whisper.auto_install` to true in config.json."
+        }
+    }
 }
 
 impl EngineError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source: Arc::new(source),
+        }
     }
 }
 
@@ -110,6 +182,19 @@ impl From<&EngineError> for RunnerError {
                 ErrorKind::EngineFailed,
                 format!("The llama-server found could not be used: {reason}."),
             ),
+            EngineError::SpeechMissing { .. } | EngineError::SpeechBroken { .. } | EngineError::SpeechNamed { .. } => {
+                not_installed(domain::without_paths(&error.to_string()))
+            }
+            EngineError::SpeechPython(_) => not_installed(format!("The speech engine is not installed. {error}")),
+            EngineError::SpeechDisk { need_mib, free_mib, .. } => not_installed(format!(
+                "The speech engine is not installed: that needs {need_mib} MiB of free disk space, and {free_mib} MiB are free."
+            )),
+            EngineError::SpeechInstall { reason, .. } => not_installed(format!(
+                "The speech engine could not be installed: {}. Run `llama-runner engine whisper install` to try again and see \
+                 more.",
+                domain::without_paths(reason)
+            )),
+            EngineError::Custom { .. } => Self::new(ErrorKind::EngineFailed, error.to_string()),
             EngineError::BuildTools { .. }
             | EngineError::Disk { .. }
             | EngineError::Build { .. }
@@ -120,6 +205,11 @@ impl From<&EngineError> for RunnerError {
             ),
         }
     }
+}
+
+/// Status and words are the audio contract's (6).
+fn not_installed(message: String) -> RunnerError {
+    RunnerError::new(ErrorKind::EngineFailed, message).code("engine_not_installed")
 }
 
 impl From<EngineError> for RunnerError {

@@ -48,8 +48,14 @@ impl FailureCause {
 /// Classifies the end of an engine process. `reason` holds no path (promise H10); `log` holds the last lines as written.
 pub fn failure(exit: &ExitReport, phase: FailurePhase) -> FailureReport {
     let (cause, reason) = classify(exit, phase);
+    report(exit, cause, reason)
+}
+
+/// The report of an end whose kind is known.
+pub(crate) fn report(exit: &ExitReport, cause: FailureCause, reason: String) -> FailureReport {
     FailureReport {
         reason,
+        code: None,
         log: lines(exit)
             .into_iter()
             .map(|line| telemetry::clean_line(line.text.as_bytes()))
@@ -58,6 +64,32 @@ pub fn failure(exit: &ExitReport, phase: FailurePhase) -> FailureReport {
         signal: exit.signal,
         retryable: cause.retryable(),
     }
+}
+
+/// Do the last lines of any engine say that memory ran out?
+pub(crate) fn is_out_of_memory(lines: &[String]) -> bool {
+    const PYTHON: &str = "memoryerror";
+    lines.iter().any(|line| {
+        let lower = line.to_lowercase();
+        lower.starts_with(PYTHON) || NO_MEMORY.iter().any(|phrase| lower.contains(phrase))
+    })
+}
+
+/// Do the last lines of any engine say that its port was taken?
+pub(crate) fn is_port_taken(lines: &[String]) -> bool {
+    lines
+        .iter()
+        .any(|line| line.to_lowercase().contains("address already in use"))
+}
+
+/// The last words worth showing, without paths.
+pub(crate) fn last_said(lines: &[String]) -> Option<String> {
+    last_error(&lines.iter().filter_map(|line| decode(line)).collect::<Vec<_>>())
+}
+
+/// What the way it ended says, for any engine.
+pub(crate) fn by_signal(exit: &ExitReport, phase: FailurePhase) -> (FailureCause, String) {
+    by_signal_and_words(exit, phase, &lines(exit))
 }
 
 /// What the engine says of files whose tensors are not the ones it expects.
@@ -262,10 +294,10 @@ fn classify(exit: &ExitReport, phase: FailurePhase) -> (FailureCause, String) {
         let sentence = format!("The engine cannot load this model.{said}");
         return (FailureCause::File, sentence);
     }
-    by_signal(exit, phase, &lines)
+    by_signal_and_words(exit, phase, &lines)
 }
 
-fn by_signal(exit: &ExitReport, phase: FailurePhase, lines: &[Decoded]) -> (FailureCause, String) {
+fn by_signal_and_words(exit: &ExitReport, phase: FailurePhase, lines: &[Decoded]) -> (FailureCause, String) {
     let when = match phase {
         FailurePhase::Starting => "while loading the model",
         FailurePhase::Running => "while serving",

@@ -1,11 +1,13 @@
-//! Everything that is special to `llama-server`: where it is, which flags it has, with which arguments and environment a
-//! model is started, what its output lines mean, and why it failed.
+//! Everything that is special to an engine: where it is (or how it is built or installed), which flags it has, with which
+//! arguments and environment a model is started, what its output lines mean, and why it failed. [`Program`] is the one face
+//! of all of them: `llama-server`, our [`speech`] program, commands of the user's.
 //!
-//! This is the only crate that knows a llama-server flag. Must not know: HTTP routes and dialects, queues and
+//! This is the only crate that knows an engine's flag. Must not know: HTTP routes and dialects, queues and
 //! eviction, how a process is spawned and ended (that is `supervisor`).
 //!
 //! One exception to "the supervisor owns all children": [`Engines::llama_server`] runs `llama-server --version`,
-//! `--list-devices` and `--help` for at most some seconds, and [`build`] runs the compiler; both end with their caller.
+//! `--list-devices` and `--help` for at most some seconds, [`build`] runs the compiler, and [`speech`] asks a Python for its
+//! version and runs `pip` or `uv`; all end with their caller.
 //!
 //! ```
 //! use engines::{MemoryBudget, plan};
@@ -21,26 +23,32 @@
 //! ```
 
 pub mod build;
+mod custom;
 mod error;
 mod failure;
 mod launch;
 mod locate;
 mod plan;
 mod probe;
+mod process;
+mod program;
 #[cfg(test)]
 mod property_tests;
 mod quantize;
 mod reserved;
+pub mod speech;
 mod start;
 #[cfg(test)]
 mod test_entry;
 
+pub use custom::{CustomProgram, CustomSettings};
 pub use error::EngineError;
 pub use failure::{FailureCause, FailurePhase, failure, failure_cause, start_failure};
 pub use launch::{Launch, launch};
 pub use locate::{EngineSettings, Engines, Source};
-pub use plan::{MemoryBudget, degrade, memory_needed, plan};
+pub use plan::{MemoryBudget, degrade, heeded, memory_needed, plan};
 pub use probe::EngineBinary;
+pub use program::{INSTALLED, Program, ProgramWatch, Pulse};
 pub use quantize::{quantize, quantize_progress, quantizer};
 pub use reserved::{reserved_env, reserved_flag, reserved_setting_env};
 pub use start::{ReadyFacts, StartSignal, StartWatch, log_line};

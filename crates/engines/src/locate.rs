@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use domain::{EngineKind, ModelEntry};
 use tokio::sync::Mutex;
 
 use crate::build::BuildRecipe;
+use crate::custom::{CustomProgram, CustomSettings};
 use crate::probe::{self, Stamp};
-use crate::{EngineBinary, EngineError};
+use crate::speech::{EnvironmentRecipe, Installed, Named, SpeechEngine, SpeechInfo, SpeechSettings};
+use crate::{EngineBinary, EngineError, Program};
 
 /// Names a program for this user, where the config names none.
 const ENVIRONMENT: &str = "LLAMARUNNER_LLAMA_SERVER";
@@ -18,7 +21,7 @@ const ENVIRONMENT: &str = "LLAMARUNNER_LLAMA_SERVER";
 /// How long a program may take to say what it is. A first start with GPU drivers takes seconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What the product settings say about llama-server (`engines.llama_server.*`) and where files lie.
+/// What the product settings say about engines (`engines.*`) and where files lie.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineSettings {
     /// `engines.llama_server.path`: use this program (or the one in this folder) and no other.
@@ -31,6 +34,10 @@ pub struct EngineSettings {
     pub cache_dir: PathBuf,
     /// `--data-dir`.
     pub data_dir: PathBuf,
+    /// `engines.faster_whisper`.
+    pub speech: SpeechSettings,
+    /// `engines.custom`, by name.
+    pub custom: BTreeMap<String, CustomSettings>,
 }
 
 /// Where an engine program came from, in the order in which they are tried (engine guide 5).
@@ -75,6 +82,7 @@ struct Inner {
     settings: RwLock<Arc<EngineSettings>>,
     /// Held over a probe, so that concurrent callers share it.
     found: Mutex<Option<(Stamp, Arc<EngineBinary>)>>,
+    speech: Arc<SpeechEngine>,
 }
 
 impl Engines {
@@ -84,6 +92,7 @@ impl Engines {
             inner: Arc::new(Inner {
                 settings: RwLock::new(Arc::new(settings)),
                 found: Mutex::new(None),
+                speech: Arc::default(),
             }),
         }
     }
@@ -106,6 +115,49 @@ impl Engines {
     /// was named, or every one that was found, cannot be used.
     pub async fn llama_server(&self) -> Result<Arc<EngineBinary>, EngineError> {
         self.llama_server_in(Surroundings::here()).await
+    }
+
+    /// What runs `entry`. A speech engine that is missing is installed first, where the settings want that: `progress`
+    /// hears how far it is, 0 to 1. Callers share one installation, and it is cancelled when the last of them drops this
+    /// future.
+    ///
+    /// # Errors
+    /// As [`Engines::llama_server`]; the `Speech…` faults of [`EngineError`]; [`EngineError::Custom`].
+    pub async fn program(&self, entry: &ModelEntry, progress: impl FnMut(f32) + Send) -> Result<Program, EngineError> {
+        match entry.engine {
+            EngineKind::LlamaServer => self.llama_server().await.map(Program::LlamaServer),
+            EngineKind::FasterWhisper | EngineKind::Speech => {
+                let settings = self.settings();
+                let named = Named::here(&settings.speech);
+                let speech = &self.inner.speech;
+                let program = speech.program(entry, &settings.speech, &settings.cache_dir, named, progress);
+                program.await.map(Program::Speech)
+            }
+            EngineKind::Custom => CustomProgram::of(entry, &self.settings().custom).map(Program::Custom),
+        }
+    }
+
+    /// How the speech engine stands. `thorough`: also what would keep it from being installed, which starts a Python.
+    pub async fn speech_info(&self, thorough: bool) -> SpeechInfo {
+        let settings = self.settings();
+        let named = Named::here(&settings.speech);
+        let speech = &self.inner.speech;
+        speech
+            .info(&settings.speech, &settings.cache_dir, named, thorough)
+            .await
+    }
+
+    /// Installs an environment of the speech engine, or waits for the installation under way, as [`Engines::program`] does.
+    ///
+    /// # Errors
+    /// The `Speech…` faults of [`EngineError`].
+    pub async fn install(
+        &self,
+        recipe: EnvironmentRecipe,
+        progress: impl FnMut(f32) + Send,
+    ) -> Result<Installed, EngineError> {
+        let cache_dir = self.settings().cache_dir.clone();
+        self.inner.speech.install(recipe, &cache_dir, progress).await
     }
 
     async fn llama_server_in(&self, surroundings: Surroundings) -> Result<Arc<EngineBinary>, EngineError> {
@@ -165,7 +217,7 @@ async fn blocking<T: Send + 'static>(
         Err(error) => Err(EngineError::Io {
             action: "Looking for",
             path: PathBuf::from("llama-server"),
-            source: std::io::Error::other(error),
+            source: Arc::new(std::io::Error::other(error)),
         }),
     }
 }

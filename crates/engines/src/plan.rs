@@ -1,7 +1,7 @@
 //! Resolves every "auto" of a launch. "Context per request" is the only size a user sets; slots multiply it
 //! (engine guide 7: a context divided by slots, or shared and exhausted, is the field's classic complaint).
 
-use domain::{Capability, LaunchOptions, LoadedLaunch, ModelEntry};
+use domain::{Capability, EngineKind, LaunchOptions, LoadedLaunch, ModelEntry};
 
 /// Memory that a new instance may plan with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,12 +26,23 @@ const AUTO_PARALLEL: [u32; 3] = [4, 2, 1];
 const MAX_PARALLEL: u32 = 256;
 /// Buffers of an engine beside weights and cache, in bytes.
 const BUFFERS: u64 = 256 << 20;
+/// The same of a speech process, its interpreter included (audio contract 7.2).
+const SPEECH_BUFFERS: u64 = 200 << 20;
 /// The KV cache may always have this much.
 const KV_FLOOR: u64 = 512 << 20;
 
 /// Resolves every "auto" of `options` for this model and this memory.
 pub fn plan(entry: &ModelEntry, options: &LaunchOptions, budget: &MemoryBudget) -> LoadedLaunch {
     let mode = options.mode.unwrap_or_else(|| entry.natural_mode());
+    if let Some(parallel) = fixed_parallel(entry) {
+        return LoadedLaunch {
+            mode,
+            context: entry.facts.context_length.unwrap_or(0),
+            // The defaults are for engines that share one model between slots.
+            parallel: entry.launch.parallel.unwrap_or(parallel).clamp(1, MAX_PARALLEL),
+            options: options.clone(),
+        };
+    }
     let room = kv_room(options, budget);
     let per_token = kv_bytes_per_token(entry, options);
     let fits = |context: u32, parallel: u32| {
@@ -71,9 +82,37 @@ pub fn plan(entry: &ModelEntry, options: &LaunchOptions, budget: &MemoryBudget) 
     }
 }
 
+/// Requests at once of engines that are not told how many: one recording at a time (a second one gains nothing on a
+/// processor), one sentence spoken while the next waits, and as many as a small server of somebody's takes.
+fn fixed_parallel(entry: &ModelEntry) -> Option<u32> {
+    match entry.engine {
+        EngineKind::LlamaServer => None,
+        EngineKind::FasterWhisper => Some(1),
+        EngineKind::Speech => Some(2),
+        EngineKind::Custom => Some(4),
+    }
+}
+
+/// What of a wish the model's engine can follow. The rest must not count: an engine would be started again and again for a
+/// context that it knows nothing of.
+pub fn heeded(entry: &ModelEntry, wish: LaunchOptions) -> LaunchOptions {
+    match entry.engine {
+        EngineKind::LlamaServer => wish,
+        EngineKind::FasterWhisper | EngineKind::Speech | EngineKind::Custom => LaunchOptions {
+            threads: wish.threads,
+            extra_args: wish.extra_args,
+            env: wish.env,
+            ..LaunchOptions::default()
+        },
+    }
+}
+
 /// Memory that a launch will take, in bytes: the model's files, the cache of every slot's context, and buffers. A model whose
 /// header says nothing of its cache is taken to need none.
 pub fn memory_needed(entry: &ModelEntry, launch: &LoadedLaunch) -> u64 {
+    if entry.engine != EngineKind::LlamaServer {
+        return entry.size.saturating_add(SPEECH_BUFFERS);
+    }
     let tokens = u64::from(launch.context) * u64::from(launch.parallel);
     let cache = kv_bytes_per_token(entry, &launch.options).map_or(0, |bytes| bytes.saturating_mul(tokens));
     entry.size.saturating_add(cache).saturating_add(BUFFERS)

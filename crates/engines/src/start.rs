@@ -262,6 +262,17 @@ pub fn log_line(line: &OutputLine) -> Option<LogLine> {
     })
 }
 
+/// A line of a program whose log has no form that we know.
+pub(crate) fn plain_line(line: &OutputLine) -> Option<LogLine> {
+    let text = line.text.trim();
+    let decoded = (!text.is_empty()).then(|| decode_text(text))?;
+    Some(LogLine {
+        at_ms: telemetry::now_ms(),
+        level: decoded.level,
+        text: telemetry::clean_line(decoded.text.as_bytes()),
+    })
+}
+
 #[cfg(test)]
 #[path = "start_tests.rs"]
 mod tests;

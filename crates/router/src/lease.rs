@@ -32,6 +32,8 @@ pub struct LeaseRequest {
     pub operation: &'static str,
     /// User agent or address of the caller.
     pub client: String,
+    /// The request's id, when it was told to somebody before ([`crate::Router::number`]); `None`: a new one.
+    pub id: Option<RequestId>,
 }
 
 /// A request to the engine.
@@ -97,12 +99,16 @@ impl Core {
             jit,
             operation,
             client,
+            id,
         } = request;
+        let launch = engines::heeded(&model, launch);
         let mut wait = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let ticket = state.ticket();
-            let (place, id) = state.requests.insert(model.instance_key().clone(), operation, client);
+            let (place, id) = state
+                .requests
+                .insert(id, model.instance_key().clone(), operation, client);
             let acquire = Event::Acquire(Acquire {
                 ticket,
                 model,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::{EngineMode, FailureReport, LoadedLaunch, RunnerError};
-use engines::{EngineBinary, FailureCause, FailurePhase, ReadyFacts, StartSignal, StartWatch};
+use domain::{FailureReport, LoadedLaunch, RunnerError};
+use engines::{FailureCause, FailurePhase, Program, Pulse, ReadyFacts, StartSignal};
 use http::{HeaderMap, Method};
 use scheduler::Event;
 use supervisor::{Child, ChildSpec, ExitReport, OutputLine};
@@ -36,12 +36,19 @@ struct Failed {
     out_of_memory: bool,
 }
 
+/// A start that did.
+struct Started {
+    child: Child,
+    launch: LoadedLaunch,
+    program: Program,
+}
+
 pub(crate) async fn run(core: Arc<Core>, instance: Arc<Instance>) {
     let id = instance.id;
     match start(&core, &instance).await {
-        Ok((child, launch)) => {
+        Ok(Started { child, launch, program }) => {
             core.dispatch(Event::Ready { instance: id, launch });
-            let report = watch_until_end(&core, &instance, &child).await;
+            let report = watch_until_end(&core, &instance, &child, &program).await;
             instance.exit.send_replace(Some(Arc::new(report.clone())));
             core.dispatch(Event::Exited { instance: id, report });
         }
@@ -63,6 +70,7 @@ pub(crate) async fn run(core: Arc<Core>, instance: Arc<Instance>) {
 fn plain(reason: impl Into<String>, retryable: bool) -> FailureReport {
     FailureReport {
         reason: reason.into(),
+        code: None,
         log: Vec::new(),
         exit_code: None,
         signal: None,
@@ -80,22 +88,31 @@ async fn unwanted(wish: &mut watch::Receiver<Wish>) {
     let _ = wish.wait_for(|wish| *wish > Wish::Run).await.map(drop);
 }
 
-async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<(Child, LoadedLaunch), FailureReport> {
+async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<Started, FailureReport> {
     let mut wish = instance.wish.subscribe();
-    let binary = tokio::select! {
+    // An engine that is installed for this load: the first part of the way.
+    let installing = |fraction: f32| {
+        let progress = fraction * engines::INSTALLED;
+        core.dispatch(Event::Progress {
+            instance: instance.id,
+            progress,
+        });
+    };
+    let program = tokio::select! {
         biased;
         () = unwanted(&mut wish) => return Err(cancelled()),
-        binary = core.deps.engines.llama_server() => binary.map_err(|error| {
-            tracing::error!(%error, "no engine");
-            plain(RunnerError::from(&error).message, false)
+        program = core.deps.engines.program(&instance.model, installing) => program.map_err(|error| {
+            tracing::error!(model = %instance.model.key, %error, "no engine");
+            let RunnerError { message, code, .. } = RunnerError::from(&error);
+            FailureReport { code, ..plain(message, false) }
         })?,
     };
     // Measured now: the old process has been reaped before this start was allowed (promise R11).
     let mut launch = engines::plan(&instance.model, &instance.options, &core.budget());
     let mut attempt = 0;
     loop {
-        match start_with(core, instance, &binary, &mut launch, &mut wish).await {
-            Ok(child) => return Ok((child, launch)),
+        match start_with(core, instance, &program, &mut launch, &mut wish).await {
+            Ok(child) => return Ok(Started { child, launch, program }),
             Err(Failed {
                 report,
                 out_of_memory: false,
@@ -105,8 +122,7 @@ async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<(Child, Loa
                 out_of_memory: true,
             }) => {
                 attempt += 1;
-                let has_gpu = !binary.devices.is_empty();
-                match engines::degrade(&instance.model, &launch, has_gpu, attempt) {
+                match program.degrade(&instance.model, &launch, attempt) {
                     Some(next) => {
                         tracing::warn!(model = %instance.model.key, context = next.context, parallel = next.parallel,
                             "out of memory, trying with less");
@@ -123,7 +139,7 @@ async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<(Child, Loa
 async fn start_with(
     core: &Arc<Core>,
     instance: &Arc<Instance>,
-    binary: &EngineBinary,
+    program: &Program,
     launch: &mut LoadedLaunch,
     wish: &mut watch::Receiver<Wish>,
 ) -> Result<Child, Failed> {
@@ -134,8 +150,9 @@ async fn start_with(
     let begun = Instant::now();
     let key = random_key().ok_or_else(|| failed(plain("The system gives no random numbers.", true)))?;
     let settings = core.deps.engines.settings();
-    let command =
-        engines::launch(binary, &instance.model, launch, &key, &settings).stop_grace(core.settings().stop_grace);
+    let command = program
+        .launch(&instance.model, launch, &key, &settings)
+        .stop_grace(core.settings().stop_grace);
     let spec = ChildSpec {
         label: instance.model.key.to_string(),
         program: command.program,
@@ -145,7 +162,8 @@ async fn start_with(
         stop: command.stop,
         log: core.log_ring(instance.model.instance_key()),
     };
-    let (child, lines) = core.deps.supervisor.spawn(spec).await.map_err(|error| {
+    let supervisor = core.deps.supervisor.clone().with_line_decoder(program.line_decoder());
+    let (child, lines) = supervisor.spawn(spec).await.map_err(|error| {
         tracing::error!(%error, "cannot start the engine");
         failed(plain(
             "The engine program could not be started. Run `llama-runner doctor` to see why.",
@@ -155,8 +173,8 @@ async fn start_with(
     instance.set_child(child.clone());
 
     let readiness = async {
-        let facts = wait_ready(core, instance, &child, lines, &key).await?;
-        first_answer(binary, launch, &facts, &key).await?;
+        let facts = wait_ready(core, instance, program, &child, lines, &key).await?;
+        first_answer(program, launch, &facts, &key).await?;
         Ok::<_, String>(facts)
     };
     let facts = tokio::select! {
@@ -166,8 +184,8 @@ async fn start_with(
             return Err(failed(cancelled()));
         }
         exit = child.wait() => {
-            let out_of_memory = engines::failure_cause(&exit, FailurePhase::Starting) == FailureCause::OutOfMemory;
-            return Err(Failed { report: engines::start_failure(&exit, &instance.model), out_of_memory });
+            let (cause, report) = program.ended(&exit, FailurePhase::Starting, &instance.model);
+            return Err(Failed { report, out_of_memory: cause == FailureCause::OutOfMemory });
         }
         ready = readiness => match ready {
             Ok(facts) => facts,
@@ -215,12 +233,14 @@ fn random_key() -> Option<String> {
 async fn wait_ready(
     core: &Arc<Core>,
     instance: &Instance,
+    program: &Program,
     child: &Child,
     mut lines: mpsc::Receiver<OutputLine>,
     key: &str,
 ) -> Result<ReadyFacts, String> {
-    let mut start = StartWatch::new();
-    let mut listening: Option<SocketAddr> = None;
+    let mut start = program.watch();
+    let health = program.health_path();
+    let mut listening: Option<SocketAddr> = start.address();
     let mut poll_wait = FIRST_POLL;
     let mut next_poll = tokio::time::Instant::now();
     let mut open = true;
@@ -250,7 +270,7 @@ async fn wait_ready(
             }
             () = tokio::time::sleep_until(next_poll), if listening.is_some() => {
                 if let Some(address) = listening
-                    && probe::get(address, key, "/health", LONGEST_POLL).await == Some(200)
+                    && probe::get(address, key, &health, LONGEST_POLL).await == Some(200)
                 {
                     return Ok(ReadyFacts { address, context: None });
                 }
@@ -272,26 +292,15 @@ async fn wait_ready(
     }
 }
 
-/// Proof that the process behind the address is ours, by its key (promise R7); with a GPU also one real token, because an
-/// engine can be healthy and fail every request after running out of GPU memory (engine guide 2.1).
-async fn first_answer(
-    binary: &EngineBinary,
-    launch: &LoadedLaunch,
-    facts: &ReadyFacts,
-    key: &str,
-) -> Result<(), String> {
-    match probe::get(facts.address, key, "/v1/models", FIRST_ANSWER).await {
+/// Proof that the process behind the address is ours, by its key (promise R7), and that it can work where only work tells.
+async fn first_answer(program: &Program, launch: &LoadedLaunch, facts: &ReadyFacts, key: &str) -> Result<(), String> {
+    match probe::get(facts.address, key, &program.first_question(), FIRST_ANSWER).await {
         Some(200) => {}
         Some(status) => return Err(format!("The engine refused its first request (status {status}).")),
         None => return Err("The engine did not answer its first request.".into()),
     }
-    if binary.devices.is_empty() {
+    let Some((path, body)) = program.warm_up(launch.mode) else {
         return Ok(());
-    }
-    let (path, body): (_, &'static [u8]) = match launch.mode {
-        EngineMode::Completion => ("/completion", br#"{"prompt":"a","n_predict":1,"cache_prompt":false}"#),
-        EngineMode::Embedding => ("/v1/embeddings", br#"{"input":"a"}"#),
-        EngineMode::Rerank | EngineMode::Transcription | EngineMode::Speech => return Ok(()),
     };
     let mut headers = HeaderMap::new();
     headers.insert(
@@ -317,23 +326,26 @@ async fn first_answer(
 }
 
 /// Watches a ready engine until it has ended, by itself, by the scheduler's wish, or because it hangs.
-async fn watch_until_end(core: &Core, instance: &Instance, child: &Child) -> FailureReport {
+async fn watch_until_end(core: &Core, instance: &Instance, child: &Child, program: &Program) -> FailureReport {
     let mut wish = instance.wish.subscribe();
+    let pulse = program.pulse();
     let mut quiet_since = Instant::now();
+    let mut asked = Instant::now();
+    let ended = |exit| program.ended(&exit, FailurePhase::Running, &instance.model).1;
     loop {
         let watchdog = core.settings().watchdog;
         let look = (watchdog / 8).clamp(Duration::from_millis(10), LONGEST_LOOK);
         let watching = instance.watching.load(std::sync::atomic::Ordering::SeqCst);
         tokio::select! {
             biased;
-            exit = child.wait() => return engines::failure(&exit, FailurePhase::Running),
+            exit = child.wait() => return ended(exit),
             () = unwanted(&mut wish) => {
-                let exit = end(instance, child, &mut wish).await;
-                return engines::failure(&exit, FailurePhase::Running);
+                return ended(end(instance, child, &mut wish).await);
             }
             () = instance.activity.notified(), if !watching => {
                 instance.watching.store(true, std::sync::atomic::Ordering::SeqCst);
                 quiet_since = Instant::now();
+                asked = Instant::now();
             }
             () = tokio::time::sleep(look), if watching => {
                 let progress = instance.take_progress();
@@ -347,33 +359,55 @@ async fn watch_until_end(core: &Core, instance: &Instance, child: &Child) -> Fai
                     if instance.active() > 0 {
                         instance.activity.notify_one();
                     }
-                } else if quiet_since.elapsed() >= watchdog {
-                    if hangs(instance, child, watchdog, &mut wish).await {
-                        let reason = format!(
-                            "The engine hung: it sent nothing for {} s and did not answer when asked. It was ended.",
-                            quiet_since.elapsed().as_secs()
-                        );
+                    continue;
+                }
+                let quiet = quiet_since.elapsed() >= watchdog;
+                // An engine that knows whether it is stuck is asked although it gives signs of life.
+                let turn = pulse.tells && asked.elapsed() >= watchdog / 3 && instance.active() > 0;
+                if quiet || turn {
+                    let silent_for = quiet.then(|| quiet_since.elapsed());
+                    if let Some(why) = hangs(instance, child, &pulse, watchdog, silent_for, &mut wish).await {
+                        let reason = format!("The engine hung: {why}. It was ended.");
                         let exit = child.kill().await;
                         return FailureReport { log: exit.last_lines, ..plain(reason, true) };
                     }
-                    quiet_since = Instant::now();
+                    asked = Instant::now();
+                    if quiet {
+                        quiet_since = Instant::now();
+                    }
                 }
             }
         }
     }
 }
 
-/// Asks the engine out of band whether it still works. Its `/health` would say yes in any case; `/metrics` is answered by
-/// the loop that computes (promise R9). Being slow is no fault: an answer, or any byte meanwhile, acquits.
-async fn hangs(instance: &Instance, child: &Child, watchdog: Duration, wish: &mut watch::Receiver<Wish>) -> bool {
-    let Some(link) = instance.link.get() else { return false };
+/// Asks the engine out of band whether it still works; why not, if it does not. Being slow is no fault: an answer, or any
+/// byte meanwhile, acquits (promise R9), unless the engine itself says that it is stuck. `silent_for`: it has given no sign
+/// of life for that long, so that no answer condemns it.
+async fn hangs(
+    instance: &Instance,
+    child: &Child,
+    pulse: &Pulse,
+    watchdog: Duration,
+    silent_for: Option<Duration>,
+    wish: &mut watch::Receiver<Wish>,
+) -> Option<String> {
+    let link = instance.link.get()?;
     let patience = watchdog.clamp(SHORTEST_PROBE, LONGEST_PROBE);
     let answer = tokio::select! {
-        answer = probe::get(link.address, &link.key, "/metrics", patience) => answer,
-        () = unwanted(wish) => return false,
-        _ = child.wait() => return false,
+        answer = probe::get(link.address, &link.key, &pulse.path, patience) => answer,
+        () = unwanted(wish) => return None,
+        _ = child.wait() => return None,
     };
-    answer.is_none() && !instance.take_progress() && instance.active() > 0
+    match answer {
+        Some(500..) if pulse.tells => Some("it says that its work does not go on".into()),
+        Some(_) => None,
+        None if instance.take_progress() || instance.active() == 0 => None,
+        None => silent_for.map(|silent| {
+            let seconds = silent.as_secs();
+            format!("it sent nothing for {seconds} s and did not answer when asked")
+        }),
+    }
 }
 
 /// Ends the process: politely, unless or until the scheduler wants it killed.

@@ -30,10 +30,21 @@ impl Requests {
         }
     }
 
-    /// Adds a request; returns its place and its id.
-    pub(crate) fn insert(&mut self, model: ModelKey, operation: &'static str, client: String) -> (usize, RequestId) {
+    /// The next id.
+    pub(crate) fn number(&mut self) -> RequestId {
         self.next_id += 1;
-        let id = RequestId(self.next_id);
+        RequestId(self.next_id)
+    }
+
+    /// Adds a request, which may have its id already; returns its place and its id.
+    pub(crate) fn insert(
+        &mut self,
+        id: Option<RequestId>,
+        model: ModelKey,
+        operation: &'static str,
+        client: String,
+    ) -> (usize, RequestId) {
+        let id = id.unwrap_or_else(|| self.number());
         let entry = Some(Entry {
             id,
             model,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use domain::{
     ActiveRequest, InstanceId, InstanceView, KeepAlive, LaunchOptions, LoadedLaunch, ModelEntry, ModelKey, ModelState,
-    RunnerError,
+    RequestId, RunnerError,
 };
 use scheduler::{Event, Load};
 use telemetry::LogRing;
@@ -78,6 +78,11 @@ impl Router {
         (limits(&settings).places(), settings.autoload)
     }
 
+    /// An id for a request that is to be known by it before it asks for a lease.
+    pub fn number(&self) -> RequestId {
+        self.core.lock().requests.number()
+    }
+
     /// Requests for models since the start.
     pub fn requests_total(&self) -> u64 {
         self.core.lock().requests.total()
@@ -117,7 +122,7 @@ impl Router {
         let load = Load {
             ticket,
             model: Arc::clone(model),
-            wish: launch,
+            wish: engines::heeded(model, launch),
             keep_alive,
             jit,
         };

@@ -199,6 +199,7 @@ pub(crate) fn views() -> Vec<ModelView> {
     set("acme/rerank", ModelState::Draining, minutes, Some(START_MS + 1000));
     let failed = FailureReport {
         reason: "The file is damaged.".into(),
+        code: None,
         log: vec!["E load failed".into()],
         exit_code: Some(1),
         signal: None,

@@ -5,17 +5,16 @@
 //! Blocking: run it on a thread of its own. Two processes build once (file lock); a build that was cut goes on where it
 //! stopped, and nothing half-made is ever found by [`crate::Engines`].
 
-mod process;
 mod recipe;
 mod steps;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 pub use recipe::BuildRecipe;
 
-use crate::EngineError;
+use crate::{EngineError, process};
 use steps::Builder;
 
 /// A step of the build.
@@ -125,7 +124,13 @@ impl BuildRecipe {
         }
         let folder = folder(cache_dir);
         fs::create_dir_all(&folder).map_err(EngineError::io("Creating", &folder))?;
-        let _lock = lock(&folder.join(format!(".{}.lock", self.key)), cancel, progress)?;
+        let _lock = process::lock(&folder.join(format!(".{}.lock", self.key)), cancel, &mut || {
+            progress(BuildProgress {
+                step: BuildStep::Waiting,
+                fraction: 0.0,
+                message: "waiting for another process that builds the engine".into(),
+            });
+        })?;
         // The process that held the lock may have built it.
         if program.is_file() {
             return Ok(program);
@@ -137,31 +142,6 @@ impl BuildRecipe {
 
 fn folder(cache_dir: &Path) -> PathBuf {
     cache_dir.join("engines").join("llama.cpp")
-}
-
-/// Held until dropped; the system frees it when the process ends in any way.
-fn lock(path: &Path, cancel: &AtomicBool, progress: &dyn Fn(BuildProgress)) -> Result<File, EngineError> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(EngineError::io("Opening", path))?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) => {
-                progress(BuildProgress {
-                    step: BuildStep::Waiting,
-                    fraction: 0.0,
-                    message: "waiting for another process that builds the engine".into(),
-                });
-                process::check_cancel(cancel)?;
-                std::thread::sleep(process::POLL);
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(EngineError::io("Locking", path)(error)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicBool;
 use hardware::Hardware;
 use sha2::{Digest as _, Sha256};
 
-use super::process::{self, check_cancel};
 use super::{BuildProgress, BuildRecipe, BuildStep, COMPILE_END, COMPILE_START};
 use crate::EngineError;
+use crate::process::{self, check_cancel, nice, quiet, remove_tree, succeeds};
 
 /// Memory that one compiler may take (677 MB measured).
 const COMPILER_BYTES: u64 = 800 << 20;
@@ -359,44 +359,6 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn remove_tree(path: &Path) -> Result<(), EngineError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::io("Removing", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success())
-}
-
-fn quiet(program: &str) -> Command {
-    let mut command = nice(program);
-    // A virtual environment that is active in the user's shell must not leak into ours.
-    command
-        .env_remove("VIRTUAL_ENV")
-        .env_remove("PYTHONHOME")
-        .env_remove("PYTHONPATH")
-        .env("PYTHONNOUSERSITE", "1");
-    command
-}
-
-/// At low priority where the system has `nice`: a build must not make the desktop stutter.
-fn nice(program: &str) -> Command {
-    if succeeds(Command::new("nice").arg("true")) {
-        let mut command = Command::new("nice");
-        command.args(["-n", "10", program]);
-        command
-    } else {
-        Command::new(program)
-    }
-}
-
 fn search_path(first: &Path) -> std::ffi::OsString {
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(first.to_owned()).chain(std::env::split_paths(&rest));
@@ -439,12 +401,5 @@ fn sha256(path: &Path) -> io::Result<String> {
         }
         hash.update(&buffer[..n]);
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            use std::fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
+    Ok(process::hex(&hash.finalize()))
 }

@@ -13,8 +13,8 @@ use engines::{EngineSettings, Engines};
 use hardware::Hardware;
 use http::{HeaderMap, Request, StatusCode};
 use http_api::{
-    ApiParts, ApiSettings, ApiState, ConfigView, Flavour, ListenerSettings, ListenerView, ListenersView, WaitingRules,
-    bind, serve,
+    ApiParts, ApiSettings, ApiState, ConfigView, Flavour, ListenerSettings, ListenerView, ListenersView, Uploads,
+    WaitingRules, bind, serve,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -120,6 +120,7 @@ impl Server {
             env,
             cache_dir: home.cache(),
             data_dir: home.data(),
+            ..EngineSettings::default()
         });
         let supervisor = Supervisor::start(SupervisorSettings {
             state_dir: home.path().join("run"),
@@ -181,6 +182,7 @@ impl Server {
             store,
             downloads: downloads.clone(),
             ollama_store,
+            uploads: Uploads::open(home.data().join("uploads")).unwrap(),
             settings: setup.settings,
             listeners: Arc::clone(&listeners),
             config_status: Arc::new(move || {

@@ -41,6 +41,7 @@ impl Rig {
             env: std::collections::BTreeMap::new(),
             cache_dir: home.cache(),
             data_dir: home.data(),
+            ..EngineSettings::default()
         });
         let supervisor = Supervisor::start(SupervisorSettings {
             state_dir: home.state(),
@@ -154,6 +155,7 @@ pub(crate) fn ask(model: &Arc<ModelEntry>) -> LeaseRequest {
         jit: false,
         operation: "test chat",
         client: "test".into(),
+        id: None,
     }
 }
 

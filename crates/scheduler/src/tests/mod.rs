@@ -50,6 +50,7 @@ pub(crate) fn entry(name: &str) -> ModelEntry {
 pub(crate) fn report(retryable: bool) -> FailureReport {
     FailureReport {
         reason: "it died".into(),
+        code: None,
         log: Vec::new(),
         exit_code: Some(1),
         signal: None,

@@ -1,0 +1,1 @@
+//! The whole installation with stand-ins for Python, pip and uv.
