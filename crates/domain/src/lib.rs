@@ -19,6 +19,8 @@ mod model;
 mod redact;
 mod registry_name;
 mod state;
+mod voices;
+pub mod whisper;
 
 pub use audio::{TranscriptionState, TranscriptionView};
 pub use error::{ErrorKind, RunnerError};
@@ -31,3 +33,5 @@ pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, Mo
 pub use redact::without_paths;
 pub use registry_name::{OLLAMA_VERSION, RegistryName};
 pub use state::{ActiveRequest, FailureReport, InstanceView, ModelState, RequestPhase};
+pub use voices::VoicePack;
+pub use whisper::KnownWhisper;

@@ -27,9 +27,16 @@ pub(crate) fn streamed(
     content_type: &'static str,
     body: impl HttpBody<Data = Bytes, Error = RunnerError> + Send + 'static,
 ) -> Response<Body> {
+    streamed_as(HeaderValue::from_static(content_type), body)
+}
+
+fn streamed_as(
+    content_type: HeaderValue,
+    body: impl HttpBody<Data = Bytes, Error = RunnerError> + Send + 'static,
+) -> Response<Body> {
     let mut response = Response::new(Body::streamed(body));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),
@@ -111,6 +118,16 @@ pub(crate) async fn whole(response: Response<UpstreamBody>) -> Result<Response<B
     let content_type = content_type.unwrap_or_else(|| HeaderValue::from_static(Rendered::JSON));
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(answer)
+}
+
+/// Passes sound on as it is made, its length unknown. Waits for the first piece, so that a failure before it is still a
+/// status; after a failure in its middle the connection is cut, so that nobody takes what came for the whole.
+pub(crate) async fn sound(
+    mut upstream: UpstreamBody,
+    content_type: HeaderValue,
+) -> Result<Response<Body>, RunnerError> {
+    let first = next_piece(&mut upstream).await?.unwrap_or_default();
+    Ok(streamed_as(content_type, Joined { first, upstream }))
 }
 
 /// A long answer: an error in its middle cuts the connection.
