@@ -60,6 +60,11 @@ impl Places {
         self.data.join("llama-runner.db")
     }
 
+    /// Files that clients send, while they are worked on.
+    pub(crate) fn uploads(&self) -> PathBuf {
+        self.data.join("uploads")
+    }
+
     /// The library's index.
     pub(crate) fn model_index(&self) -> PathBuf {
         self.data.join("model-index.json")

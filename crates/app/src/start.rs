@@ -10,7 +10,7 @@ use domain::{JobKind, JobState};
 use downloads::{DownloadDeps, Downloads};
 use engines::Engines;
 use hardware::Hardware;
-use http_api::{ApiParts, ApiSettings, ApiState, ConfigView, ListenersView};
+use http_api::{ApiParts, ApiSettings, ApiState, ConfigView, ListenersView, Uploads};
 use models::{Registry, RegistrySettings};
 use router::{Router, RouterDeps};
 use serde_json::json;
@@ -169,6 +169,10 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
     }
 
     let (store, ollama_store) = open_stores(&places).await?;
+    let uploads = Uploads::open(places.uploads()).map_err(|source| StartError::Folder {
+        path: places.uploads(),
+        source,
+    })?;
     let hardware = Hardware::new();
     let engines = Engines::new(settings::engines(&snapshot, &places));
     let supervisor = Supervisor::start(SupervisorSettings {
@@ -215,6 +219,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         store,
         ollama_store: ollama_store.clone(),
         downloads: downloads.clone(),
+        uploads,
         settings: ApiSettings::from_config(&snapshot),
         listeners: view,
         config_status: Arc::new(move || {

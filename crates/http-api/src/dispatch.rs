@@ -33,6 +33,7 @@ use crate::routes::{self, Class, Dialect, Found, Operation, Route, allow};
 use crate::settings::ApiSettings;
 use crate::settle::{End, Settle};
 use crate::state::ApiState;
+use crate::uploads;
 use crate::waiting::{self, Exchange, Handler};
 
 /// One client connection.
@@ -62,6 +63,8 @@ pub(crate) struct Cx {
     pub(crate) granted: OnceLock<Granted>,
     /// The state of the model that was not leased, in the product's words.
     pub(crate) refused_in: OnceLock<&'static str>,
+    /// The id that the request has before there is a lease.
+    number: OnceLock<RequestId>,
     /// The id that the client was told before there was a lease.
     told_id: OnceLock<HeaderValue>,
     /// The stream that the answer will be.
@@ -93,6 +96,16 @@ impl Cx {
         }
     }
 
+    /// Gives the request its id before it asks for a lease; its leases will have the same.
+    pub(crate) fn number(&self) -> RequestId {
+        *self.number.get_or_init(|| self.state().router.number())
+    }
+
+    /// The id that the request has already.
+    pub(crate) fn given_number(&self) -> Option<RequestId> {
+        self.number.get().copied()
+    }
+
     /// The id in `x-request-id`: the caller's, else the lease's.
     pub(crate) fn request_id(&self) -> Option<HeaderValue> {
         self.given_id
@@ -100,9 +113,8 @@ impl Cx {
             .or_else(|| self.told_id.get())
             .cloned()
             .or_else(|| {
-                self.granted
-                    .get()
-                    .and_then(|granted| HeaderValue::from_str(&granted.id.to_string()).ok())
+                let id = self.given_number().or_else(|| Some(self.granted.get()?.id))?;
+                HeaderValue::from_str(&id.to_string()).ok()
             })
     }
 
@@ -171,6 +183,7 @@ pub(crate) async fn answer(
                 traceparent: parts.headers.get("traceparent").cloned(),
                 granted: OnceLock::new(),
                 refused_in: OnceLock::new(),
+                number: OnceLock::new(),
                 told_id: OnceLock::new(),
                 form: OnceLock::new(),
             };
@@ -306,7 +319,8 @@ fn admit(
         }
     };
     let render = |error: &RunnerError| Box::new(errors::render(error, &asker));
-    check_body_headers(&parts.headers, settings, hit.route.operation).map_err(|error| render(&error))?;
+    check_body_headers(&parts.headers, settings, listener.flavour, hit.route.operation)
+        .map_err(|error| render(&error))?;
     let caller = access::authorise(parts, class).map_err(|error| render(&error))?;
     let mut permit = None;
     if class == Class::Inference && !guard::from_window(&asked) {
@@ -333,7 +347,12 @@ fn admit(
 
 /// Inflating a body could balloon (promise H6), and passing it on would be read differently by the engine: only the route whose
 /// clients compress takes it, and inflates with a bound.
-fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings, operation: Operation) -> Result<(), RunnerError> {
+fn check_body_headers(
+    headers: &HeaderMap,
+    settings: &ApiSettings,
+    flavour: Flavour,
+    operation: Operation,
+) -> Result<(), RunnerError> {
     if inflate::coding(headers)?.is_some() && operation != Operation::Responses {
         let named = headers.get(CONTENT_ENCODING).map_or(&b""[..], HeaderValue::as_bytes);
         return Err(inflate::refused(&String::from_utf8_lossy(named)));
@@ -341,12 +360,21 @@ fn check_body_headers(headers: &HeaderMap, settings: &ApiSettings, operation: Op
     let length = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    // Files go to the disk as they come, whatever their length (Ollama contract 3.5).
-    let unbounded = operation == Operation::OllamaBlobUpload;
-    if !unbounded && length.is_some_and(|length| length > settings.max_body as u64) {
-        return Err(body::too_large(settings.max_body));
+    let Some(length) = length else { return Ok(()) };
+    match operation {
+        // Files go to the disk as they come, whatever their length (Ollama contract 3.5).
+        Operation::OllamaBlobUpload => Ok(()),
+        // Recordings too, up to their own limit (audio contract 6).
+        Operation::Transcriptions | Operation::Translations => {
+            let max = settings.max_recording(flavour);
+            if length > max.saturating_add(uploads::FORM_ROOM) {
+                return Err(uploads::too_large(max));
+            }
+            Ok(())
+        }
+        _ if length > settings.max_body as u64 => Err(body::too_large(settings.max_body)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The class that decides about a path when no route was chosen: that of the method a preflight announces, else the

@@ -53,6 +53,7 @@ fn transport_status(error: &RunnerError) -> Option<StatusCode> {
     match error.code.as_deref() {
         Some("unsupported_encoding") => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
         Some("request_timeout") => Some(StatusCode::REQUEST_TIMEOUT),
+        Some("disk_full") => Some(StatusCode::INSUFFICIENT_STORAGE),
         _ => None,
     }
 }

@@ -24,6 +24,8 @@ mod settings;
 mod settle;
 mod sockets;
 mod state;
+mod transcriptions;
+mod uploads;
 mod waiting;
 mod wire;
 mod written;
@@ -31,8 +33,9 @@ mod written;
 pub use listener::{Bound, ConnectionLimits, Flavour, ListenerProblem, ListenerSettings, bind, serve};
 pub use port_holder::{Holder, port_holder};
 pub use routes::{Class, Dialect, Operation, ROUTES, Route, Verb};
-pub use settings::{ApiSettings, Limits, ListenerRules, LmStudioRules};
+pub use settings::{ApiSettings, AudioRules, Limits, ListenerRules, LmStudioRules};
 pub use state::{ApiParts, ApiState, ConfigView, ListenerView, ListenersView};
+pub use uploads::Uploads;
 pub use waiting::WaitingRules;
 
 /// The route table, for documentation and coverage tests.

@@ -26,6 +26,8 @@ pub struct ApiSettings {
     pub management: ListenerRules,
     /// `lmstudio.*`.
     pub lmstudio_port: LmStudioRules,
+    /// `audio.*`.
+    pub audio: AudioRules,
     /// Version that `/api/version` reports on the Ollama port (Ollama contract 2).
     pub ollama_version: String,
 }
@@ -41,6 +43,25 @@ pub struct ListenerRules {
     pub local: Limits,
     /// Limits for peers elsewhere.
     pub remote: Limits,
+    /// Largest file in a form, in bytes (`rate_limits.file_upload_size_mb`); `None`: no limit of the port's own.
+    pub max_upload: Option<u64>,
+}
+
+/// Speech (`audio.*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AudioRules {
+    /// Model that listens when a request names none, or one of OpenAI's.
+    pub default_model: Option<String>,
+    /// Model that speaks when a request names none, or one of OpenAI's.
+    pub default_speech_model: Option<String>,
+    /// A known model that is not there is fetched.
+    pub auto_download: bool,
+    /// Requests that may wait for one model.
+    pub max_queue: usize,
+    /// Largest recording, in bytes.
+    pub max_upload: u64,
+    /// Longest recording, in seconds; 0: any.
+    pub max_duration_s: u32,
 }
 
 /// Limits per client address; `None`: no limit.
@@ -131,8 +152,22 @@ impl ApiSettings {
                 api_load_duplicates: config.lmstudio.api_load_duplicates,
                 reasoning_field: config.lmstudio.reasoning_field,
             },
+            audio: AudioRules {
+                default_model: config.audio.default_model.clone(),
+                default_speech_model: config.audio.default_speech_model.clone(),
+                auto_download: config.audio.auto_download,
+                max_queue: config.audio.max_queue as usize,
+                max_upload: u64::from(config.audio.max_upload_mb) << 20,
+                max_duration_s: config.audio.max_duration_s,
+            },
             ollama_version: domain::OLLAMA_VERSION.into(),
         }
+    }
+
+    /// Largest recording that a listener takes, in bytes.
+    pub(crate) fn max_recording(&self, flavour: Flavour) -> u64 {
+        let port = self.listener(flavour).max_upload;
+        port.map_or(self.audio.max_upload, |port| port.min(self.audio.max_upload))
     }
 
     /// The rules of a listener.
@@ -166,6 +201,7 @@ impl ListenerRules {
                 concurrent: limit(set.concurrent_requests),
                 streaming: limit(set.streaming_connections),
             },
+            max_upload: limit(set.file_upload_size_mb).map(|mb| u64::from(mb) << 20),
         }
     }
 }

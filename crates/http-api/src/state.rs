@@ -17,6 +17,8 @@ use crate::limits::Limiter;
 use crate::listener::{ConnectionLimits, Flavour, ListenerProblem};
 use crate::settings::ApiSettings;
 use crate::sockets;
+use crate::transcriptions::Transcriptions;
+use crate::uploads::Uploads;
 
 /// What [`ApiState::new`] needs.
 pub struct ApiParts {
@@ -36,6 +38,8 @@ pub struct ApiParts {
     pub ollama_store: ollama_store::Store,
     /// Downloads of models.
     pub downloads: downloads::Downloads,
+    /// Files that clients send in forms.
+    pub uploads: Uploads,
     /// First settings.
     pub settings: ApiSettings,
     /// Where the listeners stand; the owner stores a new view when one is bound or lost.
@@ -54,6 +58,8 @@ pub struct ApiState {
     pub(crate) store: store::Store,
     pub(crate) ollama_store: ollama_store::Store,
     pub(crate) downloads: downloads::Downloads,
+    pub(crate) uploads: Uploads,
+    pub(crate) transcriptions: Transcriptions,
     pub(crate) listeners: Arc<ArcSwap<ListenersView>>,
     pub(crate) config_status: Arc<dyn Fn() -> ConfigView + Send + Sync>,
     pub(crate) limiter: Limiter,
@@ -71,12 +77,14 @@ impl ApiState {
         Arc::new(Self {
             router: parts.router,
             registry: parts.registry,
+            transcriptions: Transcriptions::new(parts.bus.clone()),
             bus: parts.bus,
             engines: parts.engines,
             hardware: parts.hardware,
             store: parts.store,
             ollama_store: parts.ollama_store,
             downloads: parts.downloads,
+            uploads: parts.uploads,
             listeners: parts.listeners,
             config_status: parts.config_status,
             limiter: Limiter::default(),

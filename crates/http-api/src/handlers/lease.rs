@@ -310,6 +310,7 @@ pub(super) fn lease_request(
         jit,
         operation: operation(cx.route.operation, cx.route.dialect),
         client: client(cx, parts),
+        id: cx.given_number(),
     })
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dialects::{ModelView, Rendered};
 use domain::{
     ActiveRequest, Capabilities, Event, EventKind, InstanceView, JobView, LogLine, ModelKey, ModelSource, ModelState,
-    RunnerError,
+    RunnerError, TranscriptionView,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use http::request::Parts;
@@ -43,6 +43,7 @@ struct StateView {
     models: Vec<ModelSummary>,
     requests: Vec<ActiveRequest>,
     downloads: Vec<JobView>,
+    transcriptions: Vec<TranscriptionView>,
     memory: MemoryView,
     problems: Vec<String>,
     config: ConfigView,
@@ -155,6 +156,7 @@ async fn document(state: &ApiState) -> StateView {
         engine,
         requests: state.router.active_requests(),
         downloads: downloads::recent(state),
+        transcriptions: state.transcriptions.recent(),
         memory: MemoryView {
             total: memory.total,
             available: memory.available,

@@ -283,6 +283,7 @@ async fn lease(cx: &Context, entry: &Arc<ModelEntry>, operation: &'static str) -
         jit: true,
         operation,
         client: cx.name.clone(),
+        id: None,
     };
     cx.state().router.lease(request).await
 }

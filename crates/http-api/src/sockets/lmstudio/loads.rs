@@ -76,6 +76,7 @@ pub(super) async fn get_or_load(
         jit: true,
         operation: "lmstudio load",
         client: cx.name.clone(),
+        id: None,
     };
     let router = state.router.clone();
     let load = async move { router.lease(request).await.map(|lease| lease.instance()) };

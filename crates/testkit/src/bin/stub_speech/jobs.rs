@@ -78,8 +78,12 @@ async fn transcribe(
     };
     let steps = steps.unwrap_or_else(|| usual(asked));
     for step in steps {
-        if step.get("event").is_some() {
+        if let Some(event) = step["event"].as_str() {
             ticket.tokens += 1;
+            // Who reads the last line may leave at once.
+            if matches!(event, "done" | "error") {
+                ticket.done();
+            }
             let _ = out.send(Some(format!("{step}\n").into())).await;
         } else {
             deed(shared, &step, out).await;
