@@ -59,6 +59,12 @@ pub(crate) fn registry(config: &Config, places: &Places) -> RegistrySettings {
             [".lmstudio/models", ".cache/lm-studio/models", ".cache/huggingface/hub"].map(|d| places.home.join(d)),
         );
     }
+    if models.scan_other_stores
+        && let Some(hub) = hub_cache()
+        && !dirs.contains(&hub)
+    {
+        dirs.push(hub);
+    }
     let downloaded = downloads_dir(config, places);
     if !dirs.contains(&downloaded) {
         dirs.push(downloaded);
@@ -82,8 +88,28 @@ pub(crate) fn registry(config: &Config, places: &Places) -> RegistrySettings {
             .map(|(key, entry)| (key.clone(), entry_settings(entry, places)))
             .collect(),
         builtin: models.demo.then(|| places.demo_model()),
+        speech_dir: Some(speech_dir(config, places)),
+        voices: crate::voices::engines(config, places),
+        default_listener: config.audio.default_model.clone(),
+        default_speaker: config.audio.default_speech_model.clone(),
         index_path: places.model_index(),
     }
+}
+
+/// Where the hub's own programs keep what they download, when the environment says so.
+fn hub_cache() -> Option<PathBuf> {
+    let folder = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    folder("HF_HUB_CACHE").or_else(|| Some(folder("HF_HOME")?.join("hub")))
+}
+
+/// Where speech models are downloaded to.
+fn speech_dir(config: &Config, places: &Places) -> PathBuf {
+    let named = config.audio.models_dir.as_deref().map(|dir| places.expand(dir));
+    named.unwrap_or_else(|| places.data.join("models/whisper"))
 }
 
 fn entry_settings(entry: &ModelConfig, places: &Places) -> EntrySettings {
@@ -154,7 +180,6 @@ pub(crate) fn without_effect(config: &Config) -> Vec<String> {
         "engines.llama_server.version",
         config.engines.llama_server.version.is_some(),
     );
-    compare("audio", config.audio != defaults.audio);
     compare("catalog", config.catalog != defaults.catalog);
     compare("webhooks", config.webhooks != defaults.webhooks);
     compare("nodes", config.nodes != defaults.nodes);

@@ -208,6 +208,16 @@ pub struct ModelFacts {
     pub has_chat_template: bool,
 }
 
+/// Entries that every Whisper vocabulary beyond English has at least; the English one has one less.
+const MULTILINGUAL_VOCABULARY: u32 = 51_865;
+
+impl ModelFacts {
+    /// Of a speech-to-text model: it knows more languages than English. Told from the vocabulary, as the engine does.
+    pub fn is_multilingual(&self) -> bool {
+        self.vocab_size.is_some_and(|size| size >= MULTILINGUAL_VOCABULARY)
+    }
+}
+
 /// One model the product can run: the only object behind every dialect's "model" (management contract 1.1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelEntry {
@@ -219,7 +229,7 @@ pub struct ModelEntry {
     pub engine: EngineKind,
     /// Where it came from.
     pub source: ModelSource,
-    /// First (or only) file of the weights.
+    /// First (or only) file of the weights; of a speech-to-text model its folder, of a voice engine its program or folder.
     pub path: PathBuf,
     /// Further parts of a split model, in order.
     pub parts: Vec<PathBuf>,
@@ -306,6 +316,7 @@ impl ModelEntry {
         std::ptr::eq(self, other)
             || self.engine == other.engine
                 && self.files().eq(other.files())
+                && self.facts.architecture == other.facts.architecture
                 && self.mmproj == other.mmproj
                 && self.profile.adapters == other.profile.adapters
                 && self.profile.jinja() == other.profile.jinja()

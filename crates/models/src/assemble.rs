@@ -3,38 +3,38 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use domain::{Capability, EngineKind, ModelEntry, ModelKey, ModelSource};
+use domain::{Capability, ModelFacts, ModelSource};
 use gguf::SplitName;
-use sha2::{Digest, Sha256};
 
 use crate::catalog::Named;
+use crate::entry::{build, build_stored, build_voice};
 use crate::names::{Naming, assign_keys, free, normal_name, normal_quant, slugs, split_quant, unique};
 use crate::projector::{Candidate, pick};
-use crate::record::{ModelRecord, Record};
+use crate::record::{ModelRecord, PartRecord, Record};
 use crate::scan::Found;
-use crate::settings::EntrySettings;
+use crate::settings::{EntrySettings, VoiceEngine};
+use crate::speech::{self, Origin, SpeechRecord};
 use crate::stored::Stored;
 use crate::{Problem, RegistrySettings};
-
-/// What the demonstration model says about itself.
-const DEMONSTRATION: &str = "Demonstration model: knows a few hundred sentences.";
 
 /// One file with what is known of it.
 pub(crate) type Known = (Found, Record);
 
 /// A model before it has a key.
-struct Draft<'s> {
-    first: &'s Found,
-    rest: Vec<&'s Found>,
-    record: ModelRecord,
+pub(crate) struct Draft<'s> {
+    pub(crate) first: &'s Found,
+    pub(crate) rest: Vec<&'s Found>,
+    pub(crate) record: ModelRecord,
     /// Stem without shard numbers.
-    stem: String,
-    naming: Naming,
-    projector: Option<&'s Known>,
+    pub(crate) stem: String,
+    pub(crate) naming: Naming,
+    pub(crate) projector: Option<&'s Known>,
     /// The config entry that names this file, if one does.
-    entry: Option<(&'s str, &'s EntrySettings)>,
+    pub(crate) entry: Option<(&'s str, &'s EntrySettings)>,
     /// The named model of a store that it is.
     stored: Option<&'s Stored>,
+    /// Where it came from, of a speech-to-text model.
+    pub(crate) speech: Option<Origin>,
 }
 
 /// Puts the models together. `explicit` lists the config entries that name a file, with the file's path as found.
@@ -67,7 +67,8 @@ pub(crate) fn assemble(
             Err(reason) => problems.push(Problem::of(path, reason)),
         }
     }
-    let hidden = copies_of_builtin(known);
+    let mut hidden = copies_of_builtin(known);
+    hidden.extend(speech::superseded(known, settings.speech_dir.as_deref()));
     for file in known {
         let (found, _) = file;
         if named_files.contains(found.real.as_path())
@@ -123,7 +124,7 @@ pub(crate) fn assemble(
         })
     });
     attach_projectors(&mut drafts, known);
-    finish(drafts)
+    finish(drafts, &settings.voices)
 }
 
 /// The demonstration model is not shown beside the same file in a folder of the user's.
@@ -141,9 +142,12 @@ fn copies_of_builtin(known: &[Known]) -> HashSet<PathBuf> {
         .collect()
 }
 
-/// A model from one file. `Ok(None)`: the file is something else, and that is fine.
+/// A model from one file or folder. `Ok(None)`: it is something else, and that is fine.
 fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Option<Draft<'s>>, String> {
     let (found, record) = file;
+    if let Record::Speech(record) = record {
+        return Ok(Some(speech_draft(found, record)));
+    }
     let stem = found.stem();
     let (stem, name) = match SplitName::parse(&stem) {
         Some(name) if name.count > 1 => (name.prefix.clone(), Some(name)),
@@ -152,7 +156,7 @@ fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Opt
     };
     let model = match (record, &name) {
         (Record::Bad { reason }, _) => return Err(reason.clone()),
-        (Record::Other { .. } | Record::Projector { .. }, _) => return Ok(None),
+        (Record::Other { .. } | Record::Projector { .. } | Record::Speech(_), _) => return Ok(None),
         (Record::Part(part), None) => {
             let number = part.split.map_or(0, |split| split.0) + 1;
             return Err(format!(
@@ -208,7 +212,34 @@ fn draft<'s>(file: &'s Known, by_path: &HashMap<&Path, &'s Known>) -> Result<Opt
         projector: None,
         entry: None,
         stored: None,
+        speech: None,
     }))
+}
+
+fn speech_draft<'s>(found: &'s Found, record: &'s SpeechRecord) -> Draft<'s> {
+    let origin = Origin::of(found);
+    Draft {
+        first: found,
+        rest: Vec::new(),
+        record: ModelRecord {
+            capabilities: origin.capabilities(record),
+            facts: ModelFacts {
+                name: Some(origin.display_name()),
+                ..record.facts.clone()
+            },
+            part: PartRecord::default(),
+        },
+        stem: origin.name.clone(),
+        naming: Naming {
+            base: origin.base(),
+            quant: normal_quant(&record.facts.quantization),
+            publisher: origin.owner.clone(),
+        },
+        projector: None,
+        entry: None,
+        stored: None,
+        speech: Some(origin),
+    }
 }
 
 /// `publisher` of `…/publisher/repo/file.gguf`, empty when the path is shorter.
@@ -252,7 +283,7 @@ fn attach_projectors<'s>(drafts: &mut [Draft<'s>], known: &'s [Known]) {
 }
 
 /// Gives keys and slugs and builds the entries.
-fn finish(drafts: Vec<Draft<'_>>) -> Vec<Named> {
+fn finish(drafts: Vec<Draft<'_>>, voices: &[VoiceEngine]) -> Vec<Named> {
     let mut taken = HashSet::new();
     let (explicit, scanned): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| draft.entry.is_some());
     let mut named: Vec<Named> = explicit
@@ -284,148 +315,20 @@ fn finish(drafts: Vec<Draft<'_>>) -> Vec<Named> {
             .zip(assigned)
             .map(|(draft, own)| build(draft, own.key, own.base)),
     );
+    let mut taken: HashSet<String> = named
+        .iter()
+        .map(|named| named.entry.key.as_str().to_lowercase())
+        .collect();
+    named.extend(voices.iter().map(|voice| {
+        let key = unique(&free(&normal_name(&voice.key)), &mut taken, 255);
+        build_voice(voice, key)
+    }));
     named.sort_by(|a, b| a.entry.key.cmp(&b.entry.key));
     let slugs = slugs(named.iter().map(|named| named.entry.key.as_str()));
     for (named, slug) in named.iter_mut().zip(slugs) {
         named.entry.slug = slug;
     }
     named
-}
-
-fn build(draft: &Draft<'_>, key: String, base: String) -> Named {
-    let files = || std::iter::once(draft.first).chain(draft.rest.iter().copied());
-    let mut capabilities = draft.record.capabilities;
-    if let Some((_, Record::Projector { vision, audio, .. })) = draft.projector {
-        for (has, capability) in [(*vision, Capability::Vision), (*audio, Capability::Audio)] {
-            if has {
-                capabilities.insert(capability);
-            }
-        }
-    }
-    let builtin = draft.first.source == ModelSource::BuiltIn;
-    let settings = draft.entry.map(|(_, settings)| settings);
-    let source = if settings.is_some() {
-        ModelSource::Config
-    } else {
-        draft.first.source
-    };
-    let name = draft.record.facts.name.clone().unwrap_or_else(|| draft.stem.clone());
-    let display_name = if key.contains('@') {
-        format!("{name} ({})", draft.naming.quant.to_uppercase())
-    } else {
-        name
-    };
-    let file_name = || {
-        draft
-            .first
-            .path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
-    };
-    let indexed_path = match draft.first.relative.as_str() {
-        "" => file_name(),
-        relative => last_three(relative).to_owned(),
-    };
-    let projector = draft.projector.map(|(file, _)| file);
-    let entry = ModelEntry {
-        key: ModelKey::from(key),
-        slug: String::new(),
-        engine: settings
-            .and_then(|settings| settings.engine)
-            .unwrap_or(EngineKind::LlamaServer),
-        source,
-        path: draft.first.path.clone(),
-        parts: draft.rest.iter().map(|part| part.path.clone()).collect(),
-        mmproj: projector.map(|file| file.path.clone()),
-        size: files()
-            .chain(projector)
-            .map(|file| file.size)
-            .fold(0, u64::saturating_add),
-        modified: draft.first.modified_ns.div_euclid(1_000_000_000),
-        publisher: draft.naming.publisher.clone(),
-        indexed_path,
-        display_name,
-        description: builtin.then(|| DEMONSTRATION.to_owned()),
-        digest: digest(files().chain(projector)),
-        aliases: Vec::new(),
-        capabilities,
-        facts: draft.record.facts.clone(),
-        launch: domain::LaunchOptions::default(),
-        keep_alive: None,
-        pinned: false,
-        unlisted: false,
-        profile: std::sync::Arc::default(),
-        runs_as: None,
-        instance_of: None,
-    };
-    Named {
-        entry,
-        base,
-        plain_base: draft.naming.base.clone(),
-        quant: draft.naming.quant.clone(),
-        stem: draft.stem.clone(),
-        config_key: draft.entry.map(|(key, _)| key.to_owned()),
-        own_names: None,
-        since_ns: draft.first.modified_ns,
-    }
-}
-
-/// An entry for a named model of a store: its names, digest, size and time are those of its manifest.
-fn build_stored(draft: &Draft<'_>, model: &Stored, key: String) -> Named {
-    let mut named = build(draft, key, model.name.model.to_lowercase());
-    let entry = &mut named.entry;
-    entry.source = model.source;
-    entry.digest.clone_from(&model.digest);
-    entry.size = model.size;
-    entry.modified = model.modified_ns.div_euclid(1_000_000_000);
-    entry.publisher.clone_from(&model.name.namespace);
-    entry.indexed_path = model.path();
-    entry.display_name = model.name.to_string();
-    entry.launch = model.launch.clone();
-    if let Some(template) = model.profile.jinja()
-        && entry.can(Capability::Completion)
-    {
-        let of_template = [Capability::Chat, Capability::Tools, Capability::Thinking];
-        let kept = entry
-            .capabilities
-            .iter()
-            .filter(|capability| !of_template.contains(capability));
-        entry.capabilities = kept.chain(gguf::template_capabilities(template).iter()).collect();
-        entry.facts.has_chat_template = true;
-    }
-    entry.profile = std::sync::Arc::new(model.profile.clone());
-    if model.inserts {
-        entry.capabilities.insert(Capability::Insert);
-    }
-    named.since_ns = model.modified_ns;
-    named.stem.clone_from(&model.name.tag);
-    named.own_names = Some(model.names());
-    named
-}
-
-/// The last three parts of a path: `publisher/repo/file.gguf`.
-fn last_three(relative: &str) -> &str {
-    let start = relative.rmatch_indices('/').nth(2).map_or(0, |(at, _)| at + 1);
-    relative.get(start..).unwrap_or(relative)
-}
-
-/// 64 hex digits that change whenever a file of the model is another one.
-fn digest<'f>(files: impl Iterator<Item = &'f Found>) -> String {
-    let mut hash = Sha256::new();
-    for file in files {
-        let path = file.path.as_os_str().as_encoded_bytes();
-        hash.update((path.len() as u64).to_le_bytes());
-        hash.update(path);
-        hash.update(file.size.to_le_bytes());
-        hash.update(file.modified_ns.to_le_bytes());
-    }
-    hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        for half in [byte >> 4, byte & 15] {
-            hex.extend(char::from_digit(u32::from(half), 16));
-        }
-        hex
-    })
 }
 
 /// Settings of entries by lower-case name, for those that do not name a file.

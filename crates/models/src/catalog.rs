@@ -2,12 +2,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use domain::{Capability, ModelEntry, ModelKey};
+use domain::{Capability, EngineKind, KnownWhisper, ModelEntry, ModelKey};
 
 use crate::assemble::adjusting;
 use crate::instances::Instances;
 use crate::names::{NameMap, lookup_form, normal_name, normal_quant};
 use crate::settings::EntrySettings;
+use crate::speech_names::SpeechChoice;
 use crate::{Problem, RegistrySettings};
 
 /// Longest name that is looked up.
@@ -34,6 +35,11 @@ pub(crate) struct Named {
     /// All further names of a model of a store: it answers to nothing else, so that a client that asks for another tag is
     /// told that there is none.
     pub(crate) own_names: Option<Vec<String>>,
+    /// Names that it has only where no other model has them: a speech model must not take `base` or `small` away from one
+    /// that is called so.
+    pub(crate) late_names: Vec<String>,
+    /// The known speech model that it is.
+    pub(crate) known: Option<&'static KnownWhisper>,
     /// When it came to be, Unix nanoseconds.
     pub(crate) since_ns: i64,
 }
@@ -55,6 +61,8 @@ pub struct Catalog {
     variants: Arc<Vec<Variant>>,
     /// Further instances of models, while they exist.
     instances: Arc<Instances>,
+    /// What requests for speech mean that leave the choice to us.
+    speech: Arc<SpeechChoice>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +90,7 @@ impl Catalog {
             names: Arc::default(),
             variants: Arc::new(variants),
             instances: Arc::default(),
+            speech: Arc::new(SpeechChoice::of(settings, &models)),
         };
         catalog.names = Arc::new(catalog.derived_names(&mut models));
 
@@ -126,7 +135,7 @@ impl Catalog {
         for ((model, wish), own) in models.iter_mut().zip(wishes).zip(own) {
             model.entry.aliases.splice(0..0, own);
             if let Some(wish) = wish {
-                apply(&mut model.entry, wish);
+                apply(&mut model.entry, wish, problems);
                 if let Some((path, file)) = wish.mmproj.as_deref().and_then(|path| projectors.get_key_value(path)) {
                     attach(&mut model.entry, path, file);
                 }
@@ -192,6 +201,15 @@ impl Catalog {
                 .map(|stem| stem.to_string_lossy().into_owned());
             file.into_iter().collect()
         });
+        for at in order {
+            let Some(model) = models.get_mut(at) else { continue };
+            for name in std::mem::take(&mut model.late_names) {
+                let is_key = lookup_form(&name) == lookup_form(model.entry.key.as_str());
+                if names.claim(&name, at) && !is_key && !model.entry.aliases.contains(&name) {
+                    model.entry.aliases.push(name);
+                }
+            }
+        }
         names
     }
 
@@ -214,6 +232,10 @@ impl Catalog {
     pub(crate) fn with_instances(mut self, instances: Arc<Instances>) -> Self {
         self.instances = instances;
         self
+    }
+
+    pub(crate) fn speech(&self) -> &SpeechChoice {
+        &self.speech
     }
 
     /// The model, or further instance, with exactly this key.
@@ -376,8 +398,16 @@ impl Variant {
             repository(&model.entry.indexed_path),
         ];
         if model.own_names.is_some() {
-            // Found by its own names only.
-            return Self::default();
+            // Found by its own names only. A speech model has a quantization that may be asked for.
+            let quant = if model.late_names.is_empty() {
+                String::new()
+            } else {
+                model.quant.clone()
+            };
+            return Self {
+                quant,
+                ..Self::default()
+            };
         }
         Self {
             quant: model.quant.clone(),
@@ -420,19 +450,38 @@ fn share_instances(models: &mut [Named]) {
     }
 }
 
-fn apply(entry: &mut ModelEntry, wish: &EntrySettings) {
+fn apply(entry: &mut ModelEntry, wish: &EntrySettings, problems: &mut Vec<Problem>) {
     entry.launch = wish.launch.or(&entry.launch);
     entry.keep_alive = wish.keep_alive;
     entry.pinned = wish.pinned;
     entry.unlisted = wish.unlisted;
     if let Some(engine) = wish.engine {
-        entry.engine = engine;
+        // A command of the user's may run anything; the others know one kind of file each.
+        if engine == natural_engine(entry) || engine == EngineKind::Custom {
+            entry.engine = engine;
+        } else {
+            entry.engine = natural_engine(entry);
+            problems.push(Problem::plain(format!(
+                "models.entries.{}.engine: this engine cannot run the model's files",
+                entry.key
+            )));
+        }
     }
     if let Some(name) = &wish.display_name {
         entry.display_name.clone_from(name);
     }
     if let Some(description) = &wish.description {
         entry.description = Some(description.clone());
+    }
+}
+
+fn natural_engine(entry: &ModelEntry) -> EngineKind {
+    if entry.can(Capability::Transcription) {
+        EngineKind::FasterWhisper
+    } else if entry.can(Capability::Speech) {
+        EngineKind::Speech
+    } else {
+        EngineKind::LlamaServer
     }
 }
 

@@ -1,4 +1,4 @@
-//! The model library: scans folders for GGUF files, watches them, gives every model one entry and finds the entry a
+//! The model library: scans folders for GGUF files and speech models, watches them, gives every model one entry and finds the entry a
 //! caller means by any of its names.
 //!
 //! Must not know: engines, processes, HTTP, the configuration file. It reads model files (through `gguf`) and writes
@@ -6,7 +6,8 @@
 //!
 //! A scan goes `scan` (list files) → `index` (what was read before) → `record` (read headers) → `assemble` (split sets,
 //! projectors, `names`) → `catalog` (look-up). Models of stores in Ollama's layout come from `stored`
-//! instead of file names. `registry` owns the one thread that does it and `watch`es the folders.
+//! instead of file names. `speech` knows folders of speech-to-text models and `ctranslate` their weights' file; `speech_names` answers
+//! for names in audio requests. `registry` owns the one thread that does it and `watch`es the folders.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), models::ModelsError> {
@@ -22,6 +23,8 @@
 
 mod assemble;
 mod catalog;
+mod ctranslate;
+mod entry;
 mod error;
 mod index;
 mod inspect;
@@ -34,6 +37,8 @@ mod registry;
 mod scan;
 mod settings;
 mod show;
+mod speech;
+mod speech_names;
 mod stored;
 mod watch;
 
@@ -41,5 +46,6 @@ pub use catalog::Catalog;
 pub use error::ModelsError;
 pub use inspect::{FileKind, inspect};
 pub use registry::{Problem, Registry, ScanReport};
-pub use settings::{EntrySettings, RegistrySettings};
+pub use settings::{EntrySettings, RegistrySettings, VoiceEngine};
 pub use show::{ShowDetails, TensorView, details};
+pub use speech_names::{KnownSpeech, SpeechName};

@@ -10,7 +10,7 @@ use crate::assemble::{Known, assemble};
 use crate::catalog::ProjectorFile;
 use crate::index::Index;
 use crate::record::Record;
-use crate::scan::{Found, Listing, Place, file as file_at};
+use crate::scan::{Found, Listing, Place, file as file_at, named as named_at};
 use crate::{Catalog, Problem, RegistrySettings, ScanReport};
 
 /// Scans everything that the settings name.
@@ -22,6 +22,9 @@ pub(crate) fn scan(settings: &RegistrySettings, index: &mut Index) -> (Catalog, 
     }
     for folder in &settings.dirs {
         listing.add(&Place::Folder(folder.clone()));
+    }
+    if let Some(folder) = &settings.speech_dir {
+        listing.add(&Place::SpeechFolder(folder.clone()));
     }
     let stores = settings.store.iter().map(|root| (root, ModelSource::OwnStore));
     let others = settings
@@ -94,13 +97,13 @@ impl NamedFiles {
         let by_real: HashMap<_, _> = listing.files.iter().map(|file| (file.real.as_path(), file)).collect();
         for (key, entry) in &settings.entries {
             if let Some(path) = &entry.path {
-                match file_at(path, String::new(), ModelSource::Config) {
+                match named_at(path) {
                     Ok(Some(mut file)) => {
                         // A file that a folder has too keeps its place there, for its `publisher/repo/file` name.
                         if let Some(same) = by_real.get(file.real.as_path()) {
                             file.relative.clone_from(&same.relative);
                         }
-                        self.explicit.push((key.clone(), path.clone()));
+                        self.explicit.push((key.clone(), file.path.clone()));
                         if let Some(name) = SplitName::parse(&file.stem()) {
                             for number in 2..=name.count.min(1000) {
                                 self.add(&file.folder().join(name.file_name(number)));
@@ -108,9 +111,10 @@ impl NamedFiles {
                         }
                         self.files.push(file);
                     }
-                    Ok(None) => self
-                        .problems
-                        .push(Problem::of(path, format!("models.entries.{key}.path is not a file"))),
+                    Ok(None) => self.problems.push(Problem::of(
+                        path,
+                        format!("models.entries.{key}.path is neither a file nor a folder"),
+                    )),
                     Err(error) => self
                         .problems
                         .push(Problem::of(path, format!("models.entries.{key}.path: {error}"))),

@@ -11,6 +11,7 @@ use gguf::{Detail, GgufError, Header, Purpose, SplitInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::Found;
+use crate::speech::{self, SpeechRecord};
 
 /// Most threads that read headers. More only fight for the disk.
 const MAX_THREADS: usize = 8;
@@ -30,9 +31,11 @@ pub(crate) enum Record {
         width: Option<u64>,
         basename: Option<String>,
     },
-    /// A sound GGUF file that is no model.
+    /// The folder of a speech-to-text model.
+    Speech(SpeechRecord),
+    /// A sound file or folder that is no model.
     Other { what: String },
-    /// Not readable as GGUF.
+    /// Not readable as what it claims to be.
     Bad { reason: String },
 }
 
@@ -45,7 +48,7 @@ pub(crate) struct ModelRecord {
 }
 
 /// What counts for the sums over a split model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct PartRecord {
     pub(crate) tensors: u64,
     pub(crate) parameters: u64,
@@ -105,9 +108,12 @@ pub(crate) fn read_header(path: &Path, detail: Detail) -> Result<Header, GgufErr
     Header::read(&mut file, len, detail)
 }
 
-/// Reads one file. The flag says whether the result may be kept until the file changes: a refused access may be granted
-/// later without any change of the file.
+/// Reads one file, or the folder of a speech model. The flag says whether the result may be kept until the file changes: a
+/// refused access may be granted later without any change of the file.
 pub(crate) fn read(path: &Path) -> (Record, bool) {
+    if path.is_dir() {
+        return speech::read(path);
+    }
     match read_header(path, Detail::Facts) {
         Ok(header) => (Record::of(&header), true),
         Err(error) => {

@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use domain::ModelSource;
 
 use crate::Problem;
+use crate::speech::{self, Seen};
 use crate::stored::{self, Stored};
 
 /// Folders inside folders. Deeper trees are a mistake or a trap.
@@ -20,13 +21,15 @@ const MAX_ENTRIES: usize = 500_000;
 pub(crate) enum Place {
     /// A folder, searched with its subfolders.
     Folder(PathBuf),
+    /// The folder of downloaded speech models: as any other, but it need not be there.
+    SpeechFolder(PathBuf),
     /// The demonstration model's file.
     BuiltIn(PathBuf),
     /// A store in Ollama's layout, and whose it is.
     OllamaStore(PathBuf, ModelSource),
 }
 
-/// A model file that a scan saw.
+/// A model file that a scan saw, or the folder of a speech model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Path as found.
@@ -96,11 +99,14 @@ impl Listing {
                 };
                 stored::list(root, *source, stored, &mut add, problems);
             }
-            Place::Folder(path) => {
+            Place::Folder(path) | Place::SpeechFolder(path) => {
                 let before = self.files.len();
                 match fs::canonicalize(path) {
                     Ok(real) => self.walk(path, real),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        if matches!(place, Place::SpeechFolder(_)) {
+                            return;
+                        }
                         self.problem(path, "this models folder does not exist");
                     }
                     Err(error) => self.problem(path, &format!("this models folder cannot be read: {error}")),
@@ -145,6 +151,7 @@ impl Listing {
                     continue;
                 }
             };
+            let mut seen = Seen::default();
             for entry in entries.flatten() {
                 self.entries += 1;
                 if self.entries > MAX_ENTRIES {
@@ -157,6 +164,9 @@ impl Listing {
                     continue;
                 }
                 let Ok(kind) = entry.file_type() else { continue };
+                if !kind.is_dir() {
+                    seen.see(&text);
+                }
                 if kind.is_symlink() {
                     links.push((entry.path(), depth));
                 } else if kind.is_dir() {
@@ -174,6 +184,10 @@ impl Listing {
                         Err(error) => self.problem(&path, &error.to_string()),
                     }
                 }
+            }
+            if seen.is_candidate() {
+                let relative = relative(root, &folder);
+                self.push(speech::found(folder, real, relative, ModelSource::Folder));
             }
         }
     }
@@ -197,6 +211,25 @@ impl Listing {
             self.push(found(path, real, relative, ModelSource::Folder, &data));
         }
     }
+}
+
+/// A model that the settings name by its path: a file, or the folder of a speech model, also by the name of its weights.
+/// `Ok(None)`: neither.
+pub(crate) fn named(path: &Path) -> std::io::Result<Option<Found>> {
+    let folder = match path.parent() {
+        Some(folder) if path.file_name().is_some_and(|name| name == speech::WEIGHTS) => folder,
+        _ => path,
+    };
+    if !fs::metadata(folder)?.is_dir() {
+        return file(path, String::new(), ModelSource::Config);
+    }
+    let real = fs::canonicalize(folder)?;
+    Ok(Some(speech::found(
+        folder.to_owned(),
+        real,
+        String::new(),
+        ModelSource::Config,
+    )))
 }
 
 /// One file by its path. `Ok(None)`: not a file.

@@ -21,6 +21,14 @@ pub struct RegistrySettings {
     pub entries: BTreeMap<String, EntrySettings>,
     /// The demonstration model that comes with the product.
     pub builtin: Option<PathBuf>,
+    /// Speech-to-text models that were downloaded, in folders `<owner>__<name>`.
+    pub speech_dir: Option<PathBuf>,
+    /// Voice engines, in order of preference; each is a model.
+    pub voices: Vec<VoiceEngine>,
+    /// `audio.default_model`: speech to text for requests that name no model of ours.
+    pub default_listener: Option<String>,
+    /// `audio.default_speech_model`: text to speech for requests that name no model of ours.
+    pub default_speaker: Option<String>,
     /// Where the scan index is kept. It can be deleted at any time.
     pub index_path: PathBuf,
 }
@@ -31,20 +39,44 @@ impl RegistrySettings {
         let stores = self.store.iter().chain(&self.other_stores);
         self.dirs
             .iter()
+            .chain(&self.speech_dir)
             .cloned()
             .chain(stores.map(|root| root.join("manifests")))
             .collect()
     }
 }
 
+/// A text-to-speech engine that is there, as a model of the library.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VoiceEngine {
+    /// Its key, unless another model has it: `espeak-ng`, `kokoro`.
+    pub key: String,
+    /// [`EngineKind::Speech`], or [`EngineKind::Custom`] for a command of the user's.
+    pub engine: EngineKind,
+    /// What the engine is told to load: `espeak-ng`, `platform`, `kokoro`, `piper`, or the name of the custom engine. Becomes
+    /// `facts.architecture`.
+    pub backend: String,
+    /// Its program, or the folder of its files.
+    pub path: PathBuf,
+    /// Name for people.
+    pub display_name: String,
+    /// One line: what it is, and its licence where that matters.
+    pub description: Option<String>,
+    /// Bytes on disk, 0 when unknown.
+    pub size: u64,
+    /// Further names.
+    pub aliases: Vec<String>,
+}
+
 /// One `models.entries.<key>`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EntrySettings {
-    /// An explicit model file. Absent: the entry adjusts the scanned model of that name.
+    /// An explicit model file, or the folder of a speech-to-text model. Absent: the entry adjusts the scanned model of that
+    /// name.
     pub path: Option<PathBuf>,
     /// An explicit projector file.
     pub mmproj: Option<PathBuf>,
-    /// Which engine runs it; absent: `llama-server`.
+    /// Which engine runs it; absent: what its files are for.
     pub engine: Option<EngineKind>,
     /// Launch options.
     pub launch: LaunchOptions,

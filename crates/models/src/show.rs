@@ -40,6 +40,9 @@ pub struct ShowDetails {
 /// # Errors
 /// When a file of the model cannot be read any more.
 pub fn details(entry: &ModelEntry, verbose: bool) -> Result<ShowDetails, ModelsError> {
+    if entry.is_speech() {
+        return Ok(of_speech(entry));
+    }
     let detail = if verbose { Detail::Verbose } else { Detail::Tensors };
     let header = read(&entry.path, detail)?;
     let mut tensors = tensors(&header);
@@ -59,6 +62,32 @@ pub fn details(entry: &ModelEntry, verbose: bool) -> Result<ShowDetails, ModelsE
         template: header.chat_template().map(str::to_owned),
         license: header.metadata.text("general.license").map(str::to_owned),
     })
+}
+
+/// A speech model has no GGUF header: what the library knows, under names of the same form.
+fn of_speech(entry: &ModelEntry) -> ShowDetails {
+    let facts = &entry.facts;
+    let own = |name: &str| format!("{}.{name}", facts.architecture);
+    let known = [
+        (
+            "general.architecture".to_owned(),
+            Some(facts.architecture.as_str().into()),
+        ),
+        (
+            "general.parameter_count".to_owned(),
+            (facts.parameters > 0).then(|| facts.parameters.into()),
+        ),
+        (own("vocab_size"), facts.vocab_size.map(Value::from)),
+        (own("embedding_length"), facts.embedding_length.map(Value::from)),
+        (own("block_count"), facts.block_count.map(Value::from)),
+    ];
+    ShowDetails {
+        metadata: known
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect(),
+        ..ShowDetails::default()
+    }
 }
 
 fn read(path: &Path, detail: Detail) -> Result<Header, ModelsError> {

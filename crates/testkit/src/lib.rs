@@ -11,6 +11,7 @@ mod paths;
 mod probe;
 mod record;
 mod temp_home;
+mod whisper_craft;
 
 pub use clock::monotonic_ns;
 pub use fake_origin::{
@@ -22,3 +23,4 @@ pub use paths::{audio_dir, models_dir, real_engine_path, stub_engine_path, stub_
 pub use probe::{ProcessId, ProcessProbe};
 pub use record::{Recorded, read_record};
 pub use temp_home::TempHome;
+pub use whisper_craft::WhisperCraft;

@@ -21,7 +21,10 @@ async fn the_repositorys_own_models() {
     library.settings.dirs = vec![fixtures()];
     library.settings.builtin = Some(fixtures().join("tiny-chat.gguf"));
     let registry = library.open();
-    assert_eq!(keys(&registry), ["tiny-chat", "tiny-embed", "tiny-rerank"]);
+    assert_eq!(
+        keys(&registry),
+        ["tiny-chat", "tiny-embed", "tiny-rerank", "tiny-whisper"]
+    );
     assert_eq!(registry.problems(), []);
     let catalog = registry.catalog();
     let chat = catalog.resolve("tiny-chat").unwrap();
@@ -56,7 +59,7 @@ async fn the_repositorys_own_models() {
     );
     assert_eq!(catalog.nearest("gpt-4"), None);
     registry.shutdown().await;
-    assert_eq!(keys(&registry).len(), 3, "the catalogue stays readable");
+    assert_eq!(keys(&registry).len(), 4, "the catalogue stays readable");
     assert_eq!(registry.rescan().await.models, 0);
 }
 
