@@ -9,7 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use downloads::{DownloadDeps, DownloadSettings, Downloads};
-use engines::{EngineSettings, Engines};
+use engines::speech::SpeechSettings;
+use engines::{CustomSettings, EngineSettings, Engines};
 use hardware::Hardware;
 use http::{HeaderMap, Request, StatusCode};
 use http_api::{
@@ -54,6 +55,11 @@ pub(crate) struct Setup {
     pub(crate) origin: Option<String>,
     /// Asking for the state of the configuration panics.
     pub(crate) panics: bool,
+    /// Speech and custom engines; none unless a test names them.
+    pub(crate) speech: SpeechSettings,
+    pub(crate) custom: BTreeMap<String, CustomSettings>,
+    /// Further settings of the library: voices, speech models, settings of entries.
+    pub(crate) library: RegistrySettings,
 }
 
 impl Default for Setup {
@@ -64,6 +70,13 @@ impl Default for Setup {
             router: RouterSettings::default(),
             origin: None,
             panics: false,
+            speech: SpeechSettings {
+                python: Some(PathBuf::from("/nonexistent/python")),
+                auto_install: false,
+                ..SpeechSettings::default()
+            },
+            custom: BTreeMap::new(),
+            library: RegistrySettings::default(),
         }
     }
 }
@@ -90,6 +103,7 @@ pub(crate) struct Server {
     pub(crate) cancel: CancellationToken,
     pub(crate) tracker: TaskTracker,
     pub(crate) home: TempHome,
+    pub(crate) store: store::Store,
     supervisor: Supervisor,
     pub(crate) registry: Registry,
 }
@@ -120,7 +134,8 @@ impl Server {
             env,
             cache_dir: home.cache(),
             data_dir: home.data(),
-            ..EngineSettings::default()
+            speech: setup.speech,
+            custom: setup.custom,
         });
         let supervisor = Supervisor::start(SupervisorSettings {
             state_dir: home.path().join("run"),
@@ -134,7 +149,7 @@ impl Server {
                 dirs: vec![testkit::models_dir()],
                 store: Some(home.data().join("ollama")),
                 index_path: home.cache().join("models.json"),
-                ..RegistrySettings::default()
+                ..setup.library
             },
             bus.clone(),
         )
@@ -179,7 +194,7 @@ impl Server {
             bus,
             engines,
             hardware,
-            store,
+            store: store.clone(),
             downloads: downloads.clone(),
             ollama_store,
             uploads: Uploads::open(home.data().join("uploads")).unwrap(),
@@ -229,6 +244,7 @@ impl Server {
             cancel,
             tracker,
             home,
+            store,
             supervisor,
             registry,
         }

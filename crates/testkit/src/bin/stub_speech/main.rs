@@ -33,7 +33,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         // A question to the interpreter: it has everything.
-        Some("-c") => return ExitCode::SUCCESS,
+        _ if args.iter().any(|arg| arg == "-c") => {
+            lifecycle::print("{\"python_version\": \"3.12.0\", \"faster_whisper\": \"1.2.1\"}\n");
+            return ExitCode::SUCCESS;
+        }
         _ => {}
     }
     let options = match parse(&args) {
