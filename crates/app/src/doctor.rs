@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use config::Config;
+use engines::speech::{SpeechInfo, SpeechState};
 use hardware::Hardware;
 use serde::Serialize;
 
 use crate::engine::engine_info;
 use crate::instance_lock::{Owner, running_instance};
 use crate::places::Places;
+use crate::settings;
 use crate::start::StartOptions;
 
 /// How a check came out.
@@ -101,8 +103,12 @@ pub async fn doctor(options: &StartOptions) -> Doctor {
                     info.devices.join(", ")
                 };
                 add("engine devices", Outcome::Ok, devices);
+                speech(&info.speech, &mut add);
             }
-            (None, error) => add("engine", Outcome::Problem, error.unwrap_or_default()),
+            (None, error) => {
+                add("engine", Outcome::Problem, error.unwrap_or_default());
+                speech(&info.speech, &mut add);
+            }
         },
         // The configuration was reported above.
         Err(_) => add(
@@ -110,6 +116,10 @@ pub async fn doctor(options: &StartOptions) -> Doctor {
             Outcome::Note,
             "not looked for, because the settings cannot be read".to_owned(),
         ),
+    }
+    if let Some((places, config)) = &config {
+        let folder = settings::speech_dir(config, places);
+        add("speech models", Outcome::Ok, speech_models(&folder));
     }
     let hardware = Hardware::new();
     let gpus = hardware.gpus();
@@ -154,6 +164,46 @@ pub async fn doctor(options: &StartOptions) -> Doctor {
     Doctor {
         ok: checks.iter().all(|check| check.outcome != Outcome::Problem),
         checks,
+    }
+}
+
+/// Speech is an extra: what is not there yet is no problem, what was there and does not work any more is one.
+fn speech(speech: &SpeechInfo, add: &mut impl FnMut(&str, Outcome, String)) {
+    let (outcome, message) = match (speech.state, &speech.error) {
+        (SpeechState::Ready, _) => {
+            let version = |version: &Option<String>| version.clone().unwrap_or_default();
+            let by = speech
+                .named_by
+                .map_or_else(String::new, |by| format!(", named by {by}"));
+            let message = format!(
+                "faster-whisper {} with Python {}{by}",
+                version(&speech.faster_whisper),
+                version(&speech.python_version)
+            );
+            (Outcome::Ok, message)
+        }
+        (SpeechState::Broken, error) => (Outcome::Problem, error.clone().unwrap_or_default()),
+        (SpeechState::Missing | SpeechState::Installing, Some(error)) => (Outcome::Note, error.clone()),
+        (SpeechState::Missing | SpeechState::Installing, None) => {
+            let message = "not installed; made at its first use, or now with `llama-runner engine whisper install`";
+            (Outcome::Ok, message.to_owned())
+        }
+    };
+    add("speech", outcome, message);
+    let voices = match &speech.espeak_ng {
+        Some(path) => format!("espeak-ng at {}", path.display()),
+        None => "no espeak-ng in PATH; the one of the speech engine is used".to_owned(),
+    };
+    add("speech voices", Outcome::Ok, voices);
+}
+
+/// Counts folders that hold a model of the speech engine.
+fn speech_models(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    match entries.filter(|entry| entry.path().join("model.bin").is_file()).count() {
+        0 => "none downloaded; `llama-runner pull whisper-base` fetches one".to_owned(),
+        1 => format!("1 in {}", folder.display()),
+        many => format!("{many} in {}", folder.display()),
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the command line asks about engines without a running server.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use engines::build::{BuildProgress, build_llama_server};
+use engines::speech::{EnvironmentRecipe, InstallProgress, SpeechInfo};
 use engines::{EngineError, Engines};
 use serde::Serialize;
 
@@ -10,8 +12,8 @@ use crate::error::StartError;
 use crate::settings;
 use crate::start::StartOptions;
 
-/// The engine that would be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The engines that would be used: llama-server, and the one for speech.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EngineInfo {
     /// Is there one?
     pub available: bool,
@@ -27,18 +29,19 @@ pub struct EngineInfo {
     pub devices: Vec<String>,
     /// Why there is none, and what to do.
     pub error: Option<String>,
+    /// The speech engine.
+    pub speech: SpeechInfo,
 }
 
-/// Finds and asks the engine that these options lead to.
+/// Finds and asks the engines that these options lead to.
 ///
 /// # Errors
 /// The configuration cannot be read.
 pub async fn engine_info(options: &StartOptions) -> Result<EngineInfo, StartError> {
     let (places, parsed) = options.read_config()?;
-    let found = Engines::new(settings::engines(&parsed.config, &places))
-        .llama_server()
-        .await;
-    Ok(match found {
+    let engines = Engines::new(settings::engines(&parsed.config, &places));
+    let speech = engines.speech_info(true).await;
+    Ok(match engines.llama_server().await {
         Ok(engine) => EngineInfo {
             available: true,
             path: Some(engine.path.clone()),
@@ -47,6 +50,7 @@ pub async fn engine_info(options: &StartOptions) -> Result<EngineInfo, StartErro
             commit: engine.commit.clone(),
             devices: engine.devices.clone(),
             error: None,
+            speech,
         },
         Err(error) => EngineInfo {
             available: false,
@@ -56,6 +60,7 @@ pub async fn engine_info(options: &StartOptions) -> Result<EngineInfo, StartErro
             commit: None,
             devices: Vec::new(),
             error: Some(error.to_string()),
+            speech,
         },
     })
 }
@@ -69,13 +74,23 @@ pub fn build_engine(options: &StartOptions, progress: &dyn Fn(BuildProgress)) ->
     Ok(build_llama_server(&places.cache, progress)?)
 }
 
-/// Why no engine was built.
+/// Installs the speech engine in the cache folder of these options, unless it is there. Blocks for a minute or longer.
+///
+/// # Errors
+/// No home folder, or the installation failed.
+pub fn install_speech(options: &StartOptions, progress: &dyn Fn(InstallProgress)) -> Result<PathBuf, BuildError> {
+    let places = options.places()?;
+    let installed = EnvironmentRecipe::speech().install(&places.cache, &AtomicBool::new(false), progress)?;
+    Ok(installed.python)
+}
+
+/// Why no engine was built or installed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The places are not known.
     #[error("{0}")]
     Places(#[from] StartError),
-    /// The build failed.
+    /// The build or the installation failed.
     #[error("{0}")]
     Engine(#[from] EngineError),
 }

@@ -18,11 +18,13 @@ mod reload;
 mod serve_flags;
 mod settings;
 mod start;
+mod voices;
 
 pub use config as settings_file;
 pub use doctor::{Check, Doctor, Outcome, doctor};
-pub use engine::{BuildError, EngineInfo, build_engine, engine_info};
+pub use engine::{BuildError, EngineInfo, build_engine, engine_info, install_speech};
 pub use engines::build::BuildProgress;
+pub use engines::speech::{InstallProgress, SpeechInfo, SpeechState};
 pub use error::StartError;
 pub use handle::AppHandle;
 pub use http_api::ROUTES;

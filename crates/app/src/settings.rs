@@ -1,12 +1,13 @@
 //! From the configuration snapshot to the settings of each part. Pure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Config, ModelConfig};
+use config::{Config, CustomEngine, ModelConfig};
 use domain::{KeepAlive, ModelKey};
 use downloads::{DownloadSettings, Tuning};
-use engines::EngineSettings;
+use engines::speech::SpeechSettings;
+use engines::{CustomSettings, EngineSettings};
 use models::{EntrySettings, RegistrySettings};
 use router::RouterSettings;
 
@@ -107,7 +108,7 @@ fn hub_cache() -> Option<PathBuf> {
 }
 
 /// Where speech models are downloaded to.
-fn speech_dir(config: &Config, places: &Places) -> PathBuf {
+pub(crate) fn speech_dir(config: &Config, places: &Places) -> PathBuf {
     let named = config.audio.models_dir.as_deref().map(|dir| places.expand(dir));
     named.unwrap_or_else(|| places.data.join("models/whisper"))
 }
@@ -127,15 +128,47 @@ fn entry_settings(entry: &ModelConfig, places: &Places) -> EntrySettings {
     }
 }
 
-/// `engines.llama_server`.
+/// `engines`.
 pub(crate) fn engines(config: &Config, places: &Places) -> EngineSettings {
     let server = &config.engines.llama_server;
+    let speech = &config.engines.faster_whisper;
     EngineSettings {
         path: server.path.as_deref().map(|path| places.expand(path)),
         args: server.args.clone(),
         env: server.env.clone(),
         cache_dir: places.cache.clone(),
         data_dir: places.data.clone(),
+        speech: SpeechSettings {
+            python: speech.python.as_deref().map(|path| places.expand(path)),
+            device: speech.device.clone(),
+            compute_type: speech.compute_type.clone(),
+            auto_install: speech.auto_install,
+            args: speech.args.clone(),
+        },
+        custom: config
+            .engines
+            .custom
+            .iter()
+            .map(|(name, engine)| (name.clone(), custom_engine(engine, places)))
+            .collect(),
+    }
+}
+
+fn custom_engine(engine: &CustomEngine, places: &Places) -> CustomSettings {
+    let mut command = engine.command.clone();
+    if let Some(program) = command.first_mut() {
+        let path = Path::new(program.as_str());
+        // A bare name is looked up in PATH.
+        if path.components().nth(1).is_some()
+            && let Ok(text) = places.expand(path).into_os_string().into_string()
+        {
+            *program = text;
+        }
+    }
+    CustomSettings {
+        command,
+        health_path: engine.health_path.clone(),
+        env: engine.env.clone(),
     }
 }
 
@@ -172,11 +205,6 @@ pub(crate) fn without_effect(config: &Config) -> Vec<String> {
     };
     compare("groups", config.groups != defaults.groups);
     compare(
-        "engines.faster_whisper",
-        config.engines.faster_whisper != defaults.engines.faster_whisper,
-    );
-    compare("engines.custom", config.engines.custom != defaults.engines.custom);
-    compare(
         "engines.llama_server.version",
         config.engines.llama_server.version.is_some(),
     );
@@ -191,7 +219,6 @@ pub(crate) fn without_effect(config: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn places() -> Places {
         Places {
@@ -247,6 +274,23 @@ mod tests {
         assert!(router(&Config::default()).jit_auto_evict);
         let by_memory = router(&parse(r#"{"lmstudio": {"auto_evict": false, "evict_to_fit": true}}"#));
         assert!(!by_memory.jit_auto_evict && by_memory.jit_evict_to_fit);
+    }
+
+    #[test]
+    fn engines_beside_llama_server_get_their_settings() {
+        let config = parse(
+            r#"{"engines": {"faster_whisper": {"python": "~/py/bin/python", "device": "cpu", "auto_install": false},
+                "custom": {"here": {"command": ["serve", "{port}"]}, "there": {"command": ["~/bin/serve", "{port}"]}}}}"#,
+        );
+        assert_eq!(without_effect(&config), Vec::<String>::new());
+        let engines = engines(&config, &places());
+        assert_eq!(engines.speech.python.as_deref(), Some(Path::new("/h/py/bin/python")));
+        assert_eq!(
+            (engines.speech.device.as_str(), engines.speech.auto_install),
+            ("cpu", false)
+        );
+        assert_eq!(engines.custom["here"].command, ["serve", "{port}"]);
+        assert_eq!(engines.custom["there"].command, ["/h/bin/serve", "{port}"]);
     }
 
     #[test]

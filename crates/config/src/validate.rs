@@ -281,6 +281,7 @@ fn numbers(config: &Config, problems: &mut Problems) {
 }
 
 fn engines(config: &Config, rules: &EngineRules, problems: &mut Problems) {
+    speech_and_custom(config, rules, problems);
     let mut check = |base: &[&str],
                      args: (&str, &[String]),
                      env: &BTreeMap<String, String>,
@@ -344,6 +345,59 @@ fn engines(config: &Config, rules: &EngineRules, problems: &mut Problems) {
         }
         if let Some(why) = cache(kv_cache_type) {
             problems.push((path(&[&base[..], &["kv_cache_type"]].concat()), why));
+        }
+    }
+}
+
+/// Engines beside llama-server.
+fn speech_and_custom(config: &Config, rules: &EngineRules, problems: &mut Problems) {
+    let speech = &config.engines.faster_whisper;
+    let mut problem = |at: &[&str], why: String| problems.push((path(at), why));
+    if let Err(why) = (rules.arguments)(&speech.args) {
+        problem(&["engines", "faster_whisper", "args"], why);
+    }
+    if !["auto", "cpu", "cuda"].contains(&speech.device.as_str()) {
+        let why = format!("{:?} is not a device; use \"auto\", \"cpu\" or \"cuda\"", speech.device);
+        problem(&["engines", "faster_whisper", "device"], why);
+    }
+    // One argument of the program: a leading dash would be read as a flag (promise S9).
+    let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !word(&speech.compute_type) {
+        let why = format!(
+            "{:?} is not a number type such as \"auto\", \"int8\" or \"float16\"",
+            speech.compute_type
+        );
+        problem(&["engines", "faster_whisper", "compute_type"], why);
+    }
+    for (name, engine) in &config.engines.custom {
+        let base = ["engines", "custom", name.as_str()];
+        let at = |field| [&base[..], &[field]].concat();
+        if engine.command.first().is_none_or(|program| program.trim().is_empty()) {
+            problem(&at("command"), "the program to start is missing".into());
+        } else if !engine
+            .command
+            .iter()
+            .chain(engine.env.values())
+            .any(|text| text.contains("{port}"))
+        {
+            let why = "nothing tells the engine its port; write {port} where it belongs, for example \"--port={port}\"";
+            problem(&at("command"), why.into());
+        }
+        if engine.command.iter().any(|word| word.contains('\0')) {
+            problem(&at("command"), "an argument holds a NUL character".into());
+        }
+        let health = &engine.health_path;
+        if health.chars().any(|c| c.is_control() || c.is_whitespace()) || health.contains("://") {
+            problem(
+                &at("health_path"),
+                format!("{health:?} is not a path such as \"/health\""),
+            );
+        }
+        for (variable, value) in &engine.env {
+            let checked = plain_environment(variable, value).and_then(|()| (rules.engine_environment)(variable, value));
+            if let Err(why) = checked {
+                problem(&[&base[..], &["env", variable]].concat(), why);
+            }
         }
     }
 }

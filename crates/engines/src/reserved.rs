@@ -38,6 +38,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "--no-slots",
             "--props",
             "--metrics",
+            "--task",
         ],
     ),
     (
@@ -272,7 +273,14 @@ const ENV_RESERVED: &[(&str, &[&str])] = &[
 const ENV_OURS: &[(&str, &[&str])] = &[
     (
         OURS,
-        &["LLAMA_API_KEY", "LLAMA_MEDIA_MARKER", "LLAMA_SERVER_*", "LLAMARUNNER_*"],
+        &[
+            "LLAMA_API_KEY",
+            "LLAMA_MEDIA_MARKER",
+            "LLAMA_SERVER_*",
+            "LLAMARUNNER_*",
+            "LR_API_KEY",
+            "LR_SIDECAR_TOKEN",
+        ],
     ),
     (ENGINE_SETTING, &["LLAMA_ARG_*", "LLAMA_LOG_*", "AIP_*"]),
 ];
@@ -383,6 +391,7 @@ mod tests {
             &["--help"],
             &["--temp", "--host", "0.0.0.0"],
             &["--alias", "x"],
+            &["--task=speak"],
             &["--chat-template", "a\nb"],
             &["x\0y"],
             &["--fim-qwen-7b-default"],
@@ -418,6 +427,7 @@ mod tests {
             ("VK_ICD_FILENAMES", "x", false, true),
             ("LLAMA_ARG_HOST", "0.0.0.0", false, false),
             ("LLAMA_API_KEY", "x", false, false),
+            ("LR_SIDECAR_TOKEN", "x", false, false),
             ("LLAMA_SERVER_ROUTER_PORT", "x", false, false),
             ("LLAMA_MEDIA_MARKER", "x", false, false),
             ("llama_server_child_mode", "download", false, false),

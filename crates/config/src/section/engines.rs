@@ -139,6 +139,8 @@ pub struct FasterWhisper {
     pub compute_type: String,
     /// Make our own environment when speech is asked for and there is none. Off: the request is answered with how to.
     pub auto_install: bool,
+    /// Arguments for the speech program of every speech model. Those that LlamaRunner sets itself are refused.
+    pub args: Vec<String>,
 }
 
 impl Default for FasterWhisper {
@@ -148,6 +150,7 @@ impl Default for FasterWhisper {
             device: "auto".into(),
             compute_type: "auto".into(),
             auto_install: true,
+            args: Vec::new(),
         }
     }
 }
@@ -156,11 +159,14 @@ impl Default for FasterWhisper {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CustomEngine {
-    /// Program and arguments. `{model}` and `{port}` are replaced.
+    /// Program and arguments. `{model}` becomes the model's path and `{port}` the port to answer on, on 127.0.0.1.
     pub command: Vec<String>,
+    /// Names of its text-to-speech models, as it knows them. Each is a model of the library, and requests of
+    /// `/v1/audio/speech` for it are passed on as they are.
+    pub speaks: Vec<String>,
     /// Path that answers 200 when the engine is ready.
     pub health_path: String,
-    /// Environment variables.
+    /// Environment variables; `{model}` and `{port}` are replaced here too. `LR_API_KEY` is added: requests carry this key.
     pub env: BTreeMap<String, String>,
 }
 
@@ -168,6 +174,7 @@ impl Default for CustomEngine {
     fn default() -> Self {
         Self {
             command: Vec::new(),
+            speaks: Vec::new(),
             health_path: "/health".into(),
             env: BTreeMap::new(),
         }

@@ -228,6 +228,8 @@ pub struct SystemView {
     pub memory_used: u64,
     /// Bytes available.
     pub memory_available: u64,
+    /// How the speech engine stands: `missing`, `installing`, `ready`, `broken`.
+    pub speech: &'static str,
 }
 
 /// P7. Memory of `system` is in MiB, of `models` in bytes; CPU in percent with one decimal.
@@ -243,6 +245,7 @@ pub fn system_status(view: &SystemView) -> Vec<u8> {
             "memory_usage": view.memory_used >> 20,
             "available_memory": view.memory_available >> 20,
         },
+        "engines": {"speech": {"state": view.speech}},
     }))
 }
 
@@ -257,6 +260,8 @@ pub struct ServerView {
     pub rust_version: String,
     /// llama-server version, when one is found.
     pub llama_server: Option<String>,
+    /// Version of the Python that speech runs on, when there is one.
+    pub python_version: Option<String>,
     /// faster-whisper version, when one is found.
     pub faster_whisper: Option<String>,
 }
@@ -273,6 +278,7 @@ pub fn server_info(view: &ServerView) -> Vec<u8> {
             "rust_version": view.rust_version,
             "platform": view.platform,
             "llama_server": view.llama_server,
+            "python_version": view.python_version,
             "faster_whisper": view.faster_whisper,
         },
     }))

@@ -37,6 +37,7 @@ fn snapshots() {
         cpu_percent: 45.234,
         memory_used: 16 << 30,
         memory_available: 32 << 30,
+        speech: "ready",
     };
     compare(&folder.join("system.json"), &pretty(&pro::system_status(&system)));
     let server = ServerView {
@@ -44,7 +45,8 @@ fn snapshots() {
         platform: "linux-x86_64".into(),
         rust_version: "1.95.0".into(),
         llama_server: Some("b11549".into()),
-        faster_whisper: None,
+        python_version: Some("3.11.7".into()),
+        faster_whisper: Some("1.2.1".into()),
     };
     compare(&folder.join("server.json"), &pretty(&pro::server_info(&server)));
     let health = pro::health("0.1.0", Duration::from_secs(61), START_MS, false);

@@ -304,12 +304,18 @@ impl<'a> Installer<'a> {
         Ok(())
     }
 
-    /// Environments of older locks.
+    /// Removes environments of older locks.
     fn remove_older(&self) {
-        let prefix = format!("{}-", self.recipe.name);
+        // Folders with another ending are somebody's own.
+        let is_ours = |name: &str| {
+            let hash = name
+                .strip_prefix(&self.recipe.name)
+                .and_then(|rest| rest.strip_prefix('-'));
+            hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let path = entry.path();
-            let older = entry.file_name().to_string_lossy().starts_with(&prefix) && path != self.folder;
+            let older = is_ours(&entry.file_name().to_string_lossy()) && path != self.folder;
             if older && let Err(error) = fs::remove_dir_all(&path) {
                 tracing::warn!(%error, "an older speech environment could not be removed");
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dialects::llamarunner::{self, ProxyView, ServerView, StartCall, SystemView};
 use domain::{ModelEntry, RunnerError};
+use engines::speech::{SpeechInfo, SpeechState};
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
@@ -79,7 +80,7 @@ pub(super) async fn stop(cx: &Cx, body: Incoming) -> Answer {
 }
 
 /// `GET /v1/system/status`.
-pub(super) fn system_status(cx: &Cx) -> Response<Body> {
+pub(super) async fn system_status(cx: &Cx) -> Response<Body> {
     let state = cx.state();
     let models = listed(state);
     let memory = state.hardware.memory();
@@ -93,8 +94,19 @@ pub(super) fn system_status(cx: &Cx) -> Response<Body> {
         cpu_percent: state.hardware.cpu_percent(),
         memory_used: memory.total.saturating_sub(memory.available),
         memory_available: memory.available,
+        speech: speech_state(&state.engines.speech_info(false).await),
     };
     json(cx.route.dialect, llamarunner::system_status(&view))
+}
+
+/// The word for how the speech engine stands.
+fn speech_state(speech: &SpeechInfo) -> &'static str {
+    match speech.state {
+        SpeechState::Missing => "missing",
+        SpeechState::Installing => "installing",
+        SpeechState::Ready => "ready",
+        SpeechState::Broken => "broken",
+    }
 }
 
 /// Memory of an engine on both sides.
@@ -119,6 +131,7 @@ pub(super) async fn server_info(cx: &Cx) -> Answer {
     let state = cx.state();
     let platform = state.hardware.platform();
     let engine = state.engines.llama_server().await.ok();
+    let speech = state.engines.speech_info(false).await;
     let view = ServerView {
         version: VERSION.into(),
         platform: format!("{} {} {}", platform.os_name, platform.kernel, platform.arch),
@@ -127,7 +140,8 @@ pub(super) async fn server_info(cx: &Cx) -> Answer {
             Some(build) => format!("{} (b{build})", engine.version),
             None => engine.version.clone(),
         }),
-        faster_whisper: None,
+        python_version: speech.python_version,
+        faster_whisper: speech.faster_whisper,
     };
     Ok(json(cx.route.dialect, llamarunner::server_info(&view)))
 }

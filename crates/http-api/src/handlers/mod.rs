@@ -124,7 +124,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::ModelStart => Box::pin(llamarunner::start(cx, body)).await,
         Op::ModelStop => Box::pin(llamarunner::stop(cx, body)).await,
         Op::ModelLogs => state::logs(cx, parts),
-        Op::SystemStatus => Ok(llamarunner::system_status(cx)),
+        Op::SystemStatus => Ok(llamarunner::system_status(cx).await),
         Op::ServerInfo => Box::pin(llamarunner::server_info(cx)).await,
         Op::State => Box::pin(state::state(cx)).await,
         Op::Events => Box::pin(state::events(cx)).await,

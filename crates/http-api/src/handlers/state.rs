@@ -10,6 +10,7 @@ use domain::{
     ActiveRequest, Capabilities, Event, EventKind, InstanceView, JobView, LogLine, ModelKey, ModelSource, ModelState,
     RunnerError, TranscriptionView,
 };
+use engines::speech::{SpeechInfo, SpeechState};
 use futures_util::stream::{self, Stream, StreamExt};
 use http::request::Parts;
 use http_body::Frame;
@@ -55,6 +56,29 @@ struct EngineView {
     version: Option<String>,
     build: Option<u32>,
     error: Option<String>,
+    speech: SpeechView,
+}
+
+/// The speech engine, without its place on disk.
+#[derive(Serialize)]
+struct SpeechView {
+    state: SpeechState,
+    progress: Option<f32>,
+    python_version: Option<String>,
+    faster_whisper: Option<String>,
+    error: Option<String>,
+}
+
+impl From<SpeechInfo> for SpeechView {
+    fn from(info: SpeechInfo) -> Self {
+        Self {
+            state: info.state,
+            progress: info.progress,
+            python_version: info.python_version,
+            faster_whisper: info.faster_whisper,
+            error: info.error,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -119,18 +143,21 @@ impl From<ModelView> for ModelSummary {
 }
 
 async fn document(state: &ApiState) -> StateView {
+    let speech = state.engines.speech_info(false).await.into();
     let engine = match state.engines.llama_server().await {
         Ok(engine) => EngineView {
             available: true,
             version: Some(engine.version.clone()),
             build: engine.build,
             error: None,
+            speech,
         },
         Err(error) => EngineView {
             available: false,
             version: None,
             build: None,
             error: Some(error.to_string()),
+            speech,
         },
     };
     // An extra instance takes memory and can be stopped, so the window shows it too.
