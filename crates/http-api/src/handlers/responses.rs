@@ -60,7 +60,7 @@ async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         &[Capability::Chat, Capability::Completion],
         "chat",
     )?;
-    let mut request = call.chat(earlier(&cx.state().store, call.previous.as_deref()).await?);
+    let mut request = call.chat(earlier(&cx.state().store, KIND, call.previous.as_deref()).await?);
     ollama::apply_profile(&target.entry.profile, &mut request)?;
     require_media(&target.entry, &name, &request)?;
     if call.stream {
@@ -129,10 +129,14 @@ pub(super) fn random_hex() -> String {
     format!("{:016x}{:016x}{:016x}", word(0), word(1), word(2))
 }
 
-/// The conversation up to an earlier answer. One that has lost a part is not continued as if it were whole.
-async fn earlier(store: &Store, previous: Option<&str>) -> Result<Vec<Message>, RunnerError> {
+/// The conversation up to an earlier answer of this kind. One that has lost a part is not continued as if it were whole.
+pub(super) async fn earlier(
+    store: &Store,
+    kind: ResponseKind,
+    previous: Option<&str>,
+) -> Result<Vec<Message>, RunnerError> {
     let Some(id) = previous else { return Ok(Vec::new()) };
-    let chain = store.response_chain(KIND, id).await.map_err(|error| failed(&error))?;
+    let chain = store.response_chain(kind, id).await.map_err(|error| failed(&error))?;
     let whole = chain.first().is_some_and(|first| first.parent.is_none());
     if !whole {
         return Err(responses::previous_not_found(id));

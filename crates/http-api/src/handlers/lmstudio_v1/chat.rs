@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use dialects::lmstudio_rest::entry_id;
 use dialects::lmstudio_rest::v1::{ChatCall, ChatForm, ChatResult, ChatStream};
 use dialects::{Rendered, engine, ollama};
-use domain::chat::{ChatRequest, Message};
-use domain::{Capability, EventKind, LaunchOptions, ModelEntry, ModelState, RunnerError};
+use domain::chat::ChatRequest;
+use domain::{Capability, EventKind, ModelEntry, ModelState, RunnerError};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use hyper::body::Incoming;
@@ -23,7 +23,7 @@ use crate::handlers::lease::{
     EngineCalls, Passed, Target, Wish, granted, lease_request, load_failed, readable, require, target,
 };
 use crate::handlers::ollama::{images as count_images, limits};
-use crate::handlers::responses::random_hex;
+use crate::handlers::responses::{earlier, random_hex};
 use crate::relay::{next_piece, streamed};
 use crate::state::ApiState;
 use crate::written::{Writer, written};
@@ -46,7 +46,7 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         cx.will_stream(ChatForm::new(entry_id(&entry)))?;
     }
     require(&entry, &call.model, &[Capability::Chat, Capability::Completion], "chat")?;
-    let before = history(cx.state(), call.previous.as_deref()).await?;
+    let before = earlier(&cx.state().store, ResponseKind::LmStudio, call.previous.as_deref()).await?;
     let mut request = call.request(&entry, before)?;
     ollama::apply_profile(&entry.profile, &mut request)?;
     if count_images(&request) > 0 {
@@ -55,13 +55,8 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let request = readable(request).await?;
     let status = cx.state().router.state(&entry);
     let is_loaded = matches!(status, ModelState::Ready);
-    let launch = call.launch(!matches!(status, ModelState::Unloaded | ModelState::Failed(_)));
     let wish = Wish {
-        launch: LaunchOptions {
-            mode: launch.mode,
-            context: launch.context,
-            ..LaunchOptions::default()
-        },
+        launch: call.launch(!matches!(status, ModelState::Unloaded | ModelState::Failed(_))),
         ..Wish::default()
     };
     let lease = lease_request(cx, parts, &entry, wish)?;
@@ -81,34 +76,6 @@ pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         target.mark(&mut answer);
         Ok(answer)
     }
-}
-
-/// The turns before this one.
-async fn history(state: &ApiState, previous: Option<&str>) -> Result<Vec<Message>, RunnerError> {
-    let Some(id) = previous else { return Ok(Vec::new()) };
-    let chain = state
-        .store
-        .response_chain(ResponseKind::LmStudio, id)
-        .await
-        .map_err(|error| kept(&error))?;
-    if chain.is_empty() {
-        let text = format!("There is no stored response '{id}'.");
-        return Err(RunnerError::invalid(text)
-            .param("previous_response_id")
-            .code("previous_response_not_found"));
-    }
-    let mut messages = Vec::new();
-    for turn in chain {
-        let turn: Vec<Message> = serde_json::from_str(&turn.messages)
-            .map_err(|_| RunnerError::internal(format!("The stored response '{id}' cannot be read.")))?;
-        messages.extend(turn);
-    }
-    Ok(messages)
-}
-
-fn kept(error: &store::StoreError) -> RunnerError {
-    tracing::error!(%error, "stored conversations");
-    RunnerError::internal("Stored conversations cannot be reached. The log says more.")
 }
 
 /// An engine at work.
@@ -136,7 +103,7 @@ type Begun = BoxFuture<'static, Result<Running, RunnerError>>;
 async fn begin(
     state: Arc<ApiState>,
     lease: LeaseRequest,
-    mut request: ChatRequest,
+    request: ChatRequest,
     passed: Passed,
     leased: oneshot::Sender<Duration>,
 ) -> Result<Running, RunnerError> {
@@ -149,7 +116,6 @@ async fn begin(
     let load_time = lease.load_time();
     // Nobody listens where the answer is not streamed.
     let _ = leased.send(load_time);
-    ollama::apply_profile(&entry.profile, &mut request)?;
     let body = engine::chat_body(&request, limits(&lease))?;
     let calls = EngineCalls::with(&lease, passed);
     let sent = Instant::now();

@@ -1,58 +1,12 @@
-//! LM Studio's habits on its port, against llama-server with the tiny models.
+//! Loading on demand (LM Studio contract 2, 3).
 
 use std::time::Duration;
 
-use domain::KeepAlive;
-use serde_json::{Value, json};
+use domain::{KeepAlive, ModelState};
+use serde_json::json;
 
-use crate::harness::{Engine, Server, Setup, get, post, with_engine};
-
-fn chat(model: &str, stream: bool) -> Value {
-    json!({"model": model, "messages": [{"role": "user", "content": "ping"}], "temperature": 0, "stream": stream})
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn v0_lists_and_statistics() {
-    let server = with_engine().await;
-    let list = get(server.lmstudio, "/api/v0/models").await.json();
-    assert_eq!(list["data"].as_array().unwrap().len(), 2, "{list}");
-    let one = get(server.lmstudio, "/api/v0/models/tiny-chat").await.json();
-    assert_eq!(
-        (&one["type"], &one["state"], &one["compatibility_type"]),
-        (&json!("llm"), &json!("not-loaded"), &json!("gguf"))
-    );
-    let missing = get(server.lmstudio, "/api/v0/models/nope").await;
-    assert_eq!(missing.status, 404);
-    let whole = post(server.lmstudio, "/api/v0/chat/completions", &chat("tiny-chat", false))
-        .await
-        .json();
-    assert_eq!(whole["choices"][0]["message"]["content"], "pong", "{whole}");
-    assert!(whole["stats"]["tokens_per_second"].as_f64().unwrap() > 0.0, "{whole}");
-    assert_eq!(
-        (&whole["stats"]["stop_reason"], &whole["model_info"]["format"]),
-        (&json!("eosFound"), &json!("gguf"))
-    );
-    assert!(whole["runtime"]["name"].as_str().unwrap().starts_with("llama.cpp-"));
-    let streamed = post(server.lmstudio, "/api/v0/chat/completions", &chat("tiny-chat", true)).await;
-    let events = testkit::sse_events(&streamed.body);
-    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    let last: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
-    assert!(
-        last["stats"].is_object() && last["model_info"].is_object() && last["runtime"].is_object(),
-        "{last}"
-    );
-    let loaded = get(server.lmstudio, "/api/v0/models/tiny-chat").await.json();
-    assert_eq!(loaded["state"], "loaded");
-    assert!(loaded["loaded_context_length"].as_u64().unwrap() > 0);
-    let vectors = post(
-        server.lmstudio,
-        "/api/v0/embeddings",
-        &json!({"model": "text-embedding-tiny-embed", "input": "cat"}),
-    )
-    .await;
-    assert_eq!(vectors.status, 200, "{}", vectors.text());
-    server.stop().await;
-}
+use super::{chat, ids, with_stub};
+use crate::harness::{Engine, Server, Setup, get, post, until, with_engine};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn just_in_time_loading_and_its_time_to_live() {
@@ -194,5 +148,62 @@ async fn without_just_in_time_loading() {
             .status,
         200
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_evict_waits_for_the_running_answer() {
+    let server = with_stub(&[("STUB_TOKENS", "20"), ("STUB_RATE", "20")]).await;
+    let chat = json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}]});
+    let words = json!({"model": "tiny-embed", "input": "cat"});
+    let running = async {
+        let reply = post(server.lmstudio, "/v1/chat/completions", &chat).await;
+        (reply, server.router.instances())
+    };
+    let evicting = async {
+        let busy = || {
+            let instances = server.router.instances();
+            instances.iter().any(|i| i.state == ModelState::Ready && i.active > 0)
+        };
+        until("the running answer", busy).await;
+        // Queued behind it: as many as come, one load.
+        tokio::join!(
+            post(server.lmstudio, "/v1/embeddings", &words),
+            post(server.lmstudio, "/v1/embeddings", &words),
+        )
+    };
+    let ((answer, after), (first, second)) = tokio::join!(running, evicting);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["usage"]["completion_tokens"], 20, "nothing was cut");
+    assert!(
+        after
+            .iter()
+            .all(|i| i.model.as_str() != "tiny-embed" || i.state != ModelState::Ready)
+    );
+    assert_eq!((first.status.as_u16(), second.status.as_u16()), (200, 200));
+    assert_eq!(ids(&server), ["tiny-embed"], "an embedding model counts like any other");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_for_one_unloaded_model_load_it_once() {
+    let server = with_stub(&[("STUB_LOAD_MS", "300"), ("STUB_TOKENS", "2")]).await;
+    let chat = json!({"model": "tiny-chat", "messages": [{"role": "user", "content": "x"}]});
+    let own = json!({"model": "tiny-chat", "input": "x"});
+    let asks = (0..6).map(|n| {
+        let (path, body) = if n % 2 == 0 {
+            ("/v1/chat/completions", &chat)
+        } else {
+            ("/api/v1/chat", &own)
+        };
+        post(server.lmstudio, path, body)
+    });
+    for reply in futures_util::future::join_all(asks).await {
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    let instances = server.router.instances();
+    assert_eq!(instances.len(), 1);
+    // Ids rise with every start: this is the first.
+    assert_eq!(instances[0].id.0, 1);
     server.stop().await;
 }
