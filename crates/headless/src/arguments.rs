@@ -59,7 +59,11 @@ pub(crate) enum Verb {
     Show(OnModel),
     /// Chat with a model; without PROMPT, interactively.
     Run(Run),
-    /// Download a model: an Ollama name, hf.co/OWNER/REPO[:QUANT] or the address of a GGUF file.
+    /// Write down what is said in recordings.
+    Transcribe(Transcribe),
+    /// Say a text, or list the voices.
+    Speak(Speak),
+    /// Download a model: an Ollama name, hf.co/OWNER/REPO[:QUANT], the address of a GGUF file, or whisper-SIZE.
     Pull(Pull),
     /// Delete downloaded or created models.
     Rm(Rm),
@@ -76,7 +80,7 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// Show or build the engine (llama-server).
+    /// Show, build or install engines: llama-server, and faster-whisper for speech.
     Engine {
         #[command(subcommand)]
         action: EngineAction,
@@ -114,7 +118,7 @@ pub(crate) struct OnModel {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// What to download, for example `llama3.2`, `hf.co/unsloth/Qwen3-4B-GGUF:Q4_K_M`.
+    /// What to download, for example `llama3.2`, `hf.co/unsloth/Qwen3-4B-GGUF:Q4_K_M`, `whisper-base`.
     pub(crate) model: String,
     /// Allow a registry without encryption.
     #[arg(long)]
@@ -169,6 +173,99 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Transcribe {
+    /// Recordings or videos of any usual kind; `-`: standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Any name of a speech model [default: the server's].
+    #[arg(short, long)]
+    pub(crate) model: Option<String>,
+    /// Language that is spoken, for example `en` [default: found out].
+    #[arg(short, long)]
+    pub(crate) language: Option<String>,
+    /// English text, whatever is spoken.
+    #[arg(long)]
+    pub(crate) translate: bool,
+    /// What to write [default: by the ending of --output, else text].
+    #[arg(short, long, value_enum)]
+    pub(crate) format: Option<Transcript>,
+    /// Print pieces of the text as soon as they are heard.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Text before the recording: names, spelling, style.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Times of single words too (verbose_json).
+    #[arg(long)]
+    pub(crate) words: bool,
+    /// File to write; with several recordings, a folder.
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// A form of a transcript (audio contract 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Transcript {
+    /// The words.
+    Text,
+    /// Words, language, times.
+    Json,
+    /// Subtitles (SubRip).
+    Srt,
+    /// Subtitles (WebVTT).
+    Vtt,
+    /// All that is known.
+    #[value(name = "verbose_json")]
+    VerboseJson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Speak {
+    /// What to say; `-` or nothing: standard input.
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Vec<String>,
+    /// File to write [default: standard output when that is piped, else the loudspeaker].
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// A voice, see --voices.
+    #[arg(short, long, default_value = "alloy")]
+    pub(crate) voice: String,
+    /// 0.25 to 4; 1 is normal.
+    #[arg(short, long)]
+    pub(crate) speed: Option<f64>,
+    /// Kind of sound [default: by the ending of --output, else wav].
+    #[arg(short, long, value_enum)]
+    pub(crate) format: Option<Sound>,
+    /// Any name of a voice model [default: the server's].
+    #[arg(short, long)]
+    pub(crate) model: Option<String>,
+    /// List the voices instead.
+    #[arg(long)]
+    pub(crate) voices: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// A kind of sound file (audio contract 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sound {
+    /// MPEG layer 3.
+    Mp3,
+    /// Opus in an Ogg file.
+    Opus,
+    /// AAC in ADTS frames.
+    Aac,
+    /// FLAC.
+    Flac,
+    /// WAV.
+    Wav,
+    /// 24 kHz, 16 bit, mono, no header.
+    Pcm,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// Any name of a model.
     pub(crate) model: Option<String>,
@@ -194,10 +291,23 @@ pub(crate) enum ConfigAction {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum EngineAction {
-    /// Show which llama-server is used.
+    /// Show which engines are used.
     Info,
     /// Build llama-server from source, unless that was done before.
     Build,
+    /// Show or install the speech engine.
+    Whisper {
+        #[command(subcommand)]
+        action: SpeechAction,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum SpeechAction {
+    /// Show which Python and which faster-whisper are used.
+    Info,
+    /// Install faster-whisper in an environment of its own, unless that was done before. Needs Python 3.10 to 3.14.
+    Install,
 }
 
 #[cfg(test)]

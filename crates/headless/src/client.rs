@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -21,6 +22,16 @@ const CONNECT: Duration = Duration::from_secs(3);
 pub(crate) struct Client {
     /// `host:port`.
     authority: String,
+}
+
+/// What is sent with a request.
+pub(crate) struct Content {
+    /// Its media type.
+    pub(crate) kind: String,
+    /// Its length in bytes; `None`: known only at its end.
+    pub(crate) length: Option<u64>,
+    /// The bytes.
+    pub(crate) body: UnsyncBoxBody<Bytes, std::io::Error>,
 }
 
 /// An answer whose body is still to come. Dropping it closes the connection, which cancels what the server does.
@@ -68,6 +79,24 @@ impl Client {
 
     /// Sends a request and waits for the head of the answer.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let content = match body {
+            Some(value) => Some(Content {
+                kind: "application/json".to_owned(),
+                length: None,
+                body: whole(serde_json::to_vec(value)?),
+            }),
+            None => None,
+        };
+        self.send_content(method, path, content).await
+    }
+
+    /// Sends a request with any content and waits for the head of the answer.
+    pub(crate) async fn send_content(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<Content>,
+    ) -> anyhow::Result<Answer> {
         let connecting = TcpStream::connect(&self.authority);
         let stream = tokio::time::timeout(CONNECT, connecting).await.context("no answer")??;
         stream.set_nodelay(true)?;
@@ -85,14 +114,17 @@ impl Client {
                 http::header::USER_AGENT,
                 concat!("llama-runner/", env!("CARGO_PKG_VERSION")),
             );
-        let body = match body {
-            Some(value) => {
-                request = request.header(http::header::CONTENT_TYPE, "application/json");
-                Bytes::from(serde_json::to_vec(value)?)
+        let body = match content {
+            Some(content) => {
+                request = request.header(http::header::CONTENT_TYPE, content.kind);
+                if let Some(length) = content.length {
+                    request = request.header(http::header::CONTENT_LENGTH, length);
+                }
+                content.body
             }
-            None => Bytes::new(),
+            None => whole(Vec::new()),
         };
-        let response = sender.send_request(request.body(Full::new(body))?).await?;
+        let response = sender.send_request(request.body(body)?).await?;
         let status = response.status();
         Ok(Answer {
             status,
@@ -124,7 +156,8 @@ impl Answer {
         Err(anyhow!("{}", error_message(status, &body)))
     }
 
-    async fn json(self) -> anyhow::Result<Value> {
+    /// The whole body as a JSON document.
+    pub(crate) async fn json(self) -> anyhow::Result<Value> {
         let body = self.success().await?.body.collect().await?.to_bytes();
         serde_json::from_slice(&body).context("the server did not answer with JSON; is it a LlamaRunner?")
     }
@@ -170,6 +203,12 @@ impl Answer {
             }
         }
     }
+}
+
+fn whole(bytes: Vec<u8>) -> UnsyncBoxBody<Bytes, std::io::Error> {
+    Full::new(Bytes::from(bytes))
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// The sentence inside an error body of any dialect.

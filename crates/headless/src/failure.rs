@@ -35,6 +35,12 @@ impl Failure {
         }
     }
 
+    /// The same, with what it is about before it.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// Says it on stderr.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.message.is_empty() {

@@ -14,10 +14,14 @@ mod lifecycle;
 mod logs;
 mod output;
 mod pull;
+mod recording;
 mod run;
 mod serve;
 mod server;
+mod speak;
 mod stored;
+mod transcribe;
+mod waiting;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,6 +58,8 @@ async fn perform(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
         Verb::Ps(target) => inventory::ps(&server::connect(&target, &files).await?, output).await,
         Verb::Show(on) => inventory::show(&server::connect(&on.target, &files).await?, &on.model, output).await,
         Verb::Run(options) => Box::pin(run::run(&options, &files, output)).await,
+        Verb::Transcribe(options) => Box::pin(transcribe::transcribe(&options, &files, output)).await,
+        Verb::Speak(options) => Box::pin(speak::speak(&options, &files, output)).await,
         Verb::Pull(options) => pull::pull(&server::connect(&options.target, &files).await?, &options, output).await,
         Verb::Rm(options) => {
             stored::rm(

@@ -3,7 +3,6 @@
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
-use app::{AppHandle, StartOptions};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, channel};
@@ -22,7 +21,9 @@ pub(crate) async fn run(options: &Run, files: &Files, output: Output) -> Result<
     }
     let (server, own) = match server::running(&options.target, files).await? {
         Some(server) => (server, None),
-        None => Box::pin(start_one(files)).await?,
+        None => Box::pin(server::start_one(files))
+            .await
+            .map(|(server, app)| (server, Some(app)))?,
     };
     let mut conversation = Conversation {
         server,
@@ -60,23 +61,6 @@ fn prompt(options: &Run) -> Result<Option<String>, Failure> {
     } else {
         Ok(Some(text.to_owned()))
     }
-}
-
-/// A server for the occasion, in this process, on free ports.
-async fn start_one(files: &Files) -> Result<(Client, Option<AppHandle>), Failure> {
-    let options = StartOptions {
-        ollama_port: Some(0),
-        lmstudio_port: Some(0),
-        management_port: Some(0),
-        log_level: Some("error".to_owned()),
-        ..files.options()
-    };
-    let app = app::start(options).await?;
-    let listeners = app.ready().listeners;
-    // All routes are on all listeners.
-    let address = listeners.management.or(listeners.ollama).or(listeners.lmstudio);
-    let address = address.ok_or_else(|| Failure::new("no port could be opened"))?;
-    Ok((Client::new(address.to_string()), Some(app)))
 }
 
 /// What is typed, line by line. A thread of its own that nobody waits for: a read of the terminal cannot be interrupted.

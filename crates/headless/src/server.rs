@@ -1,6 +1,9 @@
 //! Finding the server a verb talks to.
 
 use std::path::Path;
+use std::process::ExitCode;
+
+use app::{AppHandle, StartOptions};
 
 use crate::arguments::{Files, Target};
 use crate::client::Client;
@@ -30,6 +33,49 @@ pub(crate) async fn running(target: &Target, files: &Files) -> Result<Option<Cli
         false if named => Err(nobody(&client)),
         false => Ok(None),
     }
+}
+
+/// A server for the occasion, in this process, on free ports.
+pub(crate) async fn start_one(files: &Files) -> Result<(Client, AppHandle), Failure> {
+    let options = StartOptions {
+        ollama_port: Some(0),
+        lmstudio_port: Some(0),
+        management_port: Some(0),
+        log_level: Some("error".to_owned()),
+        ..files.options()
+    };
+    let app = app::start(options).await?;
+    let listeners = app.ready().listeners;
+    // All routes are on all listeners.
+    let address = listeners.management.or(listeners.ollama).or(listeners.lmstudio);
+    let address = address.ok_or_else(|| Failure::new("no port could be opened"))?;
+    Ok((Client::new(address.to_string()), app))
+}
+
+/// Does one piece of work with the running server, else with one for the occasion. Ctrl-C breaks the work off: its
+/// connection closes, and the server stops what it does for it.
+pub(crate) async fn occasion<W>(
+    target: &Target,
+    files: &Files,
+    work: impl FnOnce(Client) -> W,
+) -> Result<ExitCode, Failure>
+where
+    W: Future<Output = Result<ExitCode, Failure>>,
+{
+    let (server, own) = match running(target, files).await? {
+        Some(server) => (server, None),
+        None => Box::pin(start_one(files))
+            .await
+            .map(|(server, app)| (server, Some(app)))?,
+    };
+    let result = tokio::select! {
+        result = work(server) => result,
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted("stopped")),
+    };
+    if let Some(app) = own {
+        app.shutdown().await;
+    }
+    result
 }
 
 /// Does a LlamaRunner answer there? Another program on the port must not be taken for one.
