@@ -1,51 +1,72 @@
 //! Downloads (contract 10.10): a job as steps of a channel, and search results.
 
 use domain::{JobState, JobView};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// What a look at a download job says to a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DownloadStep {
-    /// A message; more will follow.
-    Message(Value),
-    /// The last message.
-    Last(Value),
+    /// A message.
+    Say(DownloadMessage),
     /// It failed, for this reason.
     Failed(String),
     /// Nothing to say yet.
     Nothing,
 }
 
-/// Renders a job.
+/// Messages of `downloadModel`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum DownloadMessage {
+    /// How far it is.
+    DownloadProgress {
+        /// Counts.
+        update: DownloadUpdate,
+    },
+    /// Everything is there and is being checked. Once.
+    StartFinalizing,
+    /// The last message.
+    #[serde(rename_all = "camelCase")]
+    Success {
+        /// What the model is loaded by.
+        default_identifier: String,
+    },
+}
+
+/// How far a download is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadUpdate {
+    /// There already.
+    pub downloaded_bytes: u64,
+    /// In all.
+    pub total_bytes: u64,
+    /// In a second.
+    pub speed_bytes_per_second: u64,
+}
+
+/// Renders a job. What it was stored as is its identifier until the caller knows a better one.
 pub fn download_step(job: &JobView) -> DownloadStep {
+    let failed = |without: &str| DownloadStep::Failed(job.error.clone().unwrap_or_else(|| without.to_owned()));
     match job.state {
         JobState::Queued | JobState::Resolving => DownloadStep::Nothing,
         JobState::Downloading => match job.bytes_total {
-            Some(total) => DownloadStep::Message(json!({
-                "type": "downloadProgress",
-                "update": {
-                    "downloadedBytes": job.bytes_done.min(total),
-                    "totalBytes": total,
-                    "speedBytesPerSecond": job.bytes_per_second,
+            Some(total) => DownloadStep::Say(DownloadMessage::DownloadProgress {
+                update: DownloadUpdate {
+                    downloaded_bytes: job.bytes_done.min(total),
+                    total_bytes: total,
+                    speed_bytes_per_second: job.bytes_per_second,
                 },
-            })),
+            }),
             None => DownloadStep::Nothing,
         },
-        JobState::Verifying => DownloadStep::Message(json!({"type": "startFinalizing"})),
-        JobState::Completed => DownloadStep::Last(json!({
-            "type": "success",
-            "defaultIdentifier": job.model.as_deref().unwrap_or(&job.name),
-        })),
-        JobState::Paused => DownloadStep::Failed(
-            job.error
-                .clone()
-                .unwrap_or_else(|| "The download was paused; what is there is kept.".to_owned()),
-        ),
-        JobState::Failed => DownloadStep::Failed(
-            job.error
-                .clone()
-                .unwrap_or_else(|| "The download failed; what is there is kept.".to_owned()),
-        ),
+        JobState::Verifying => DownloadStep::Say(DownloadMessage::StartFinalizing),
+        JobState::Completed => DownloadStep::Say(DownloadMessage::Success {
+            default_identifier: job.model.as_ref().unwrap_or(&job.name).clone(),
+        }),
+        JobState::Paused => failed("The download was paused; what is there is kept."),
+        JobState::Failed => failed("The download failed; what is there is kept."),
         JobState::Cancelled => DownloadStep::Failed("The download was cancelled.".to_owned()),
     }
 }

@@ -5,28 +5,52 @@ use serde_json::{Value, json};
 
 use super::Stats;
 
-fn event(timestamp_ms: i64, data: &Value) -> Value {
-    json!({"type": "log", "log": {"timestamp": timestamp_ms, "data": data}})
+/// One message of the channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogEvent {
+    message: Value,
+    prompt: bool,
+}
+
+impl LogEvent {
+    fn of(timestamp_ms: i64, data: &Value) -> Self {
+        Self {
+            message: json!({"type": "log", "log": {"timestamp": timestamp_ms, "data": data}}),
+            prompt: false,
+        }
+    }
+
+    /// The prompt of a prediction: the only kind that older libraries know.
+    pub fn is_prompt(&self) -> bool {
+        self.prompt
+    }
+
+    /// As it is sent.
+    pub fn message(&self) -> &Value {
+        &self.message
+    }
 }
 
 /// The prompt of a prediction, after templating.
-pub fn input_log(timestamp_ms: i64, input: &str, model_path: &str, identifier: &str) -> Value {
-    event(
-        timestamp_ms,
-        &json!({"type": "llm.prediction.input", "input": input, "modelPath": model_path, "modelIdentifier": identifier}),
-    )
+pub fn input_log(timestamp_ms: i64, input: &str, model_path: &str, identifier: &str) -> LogEvent {
+    let data =
+        json!({"type": "llm.prediction.input", "input": input, "modelPath": model_path, "modelIdentifier": identifier});
+    LogEvent {
+        prompt: true,
+        ..LogEvent::of(timestamp_ms, &data)
+    }
 }
 
 /// The answer of a prediction.
-pub fn output_log(timestamp_ms: i64, output: &str, stats: &Stats, identifier: &str) -> Value {
-    event(
+pub fn output_log(timestamp_ms: i64, output: &str, stats: &Stats, identifier: &str) -> LogEvent {
+    LogEvent::of(
         timestamp_ms,
         &json!({"type": "llm.prediction.output", "output": output, "stats": stats.value(), "modelIdentifier": identifier}),
     )
 }
 
 /// A line of our own log, or of an engine's: then with the model it runs.
-pub fn log_line(timestamp_ms: i64, level: Level, text: &str, engine: Option<(&str, &str)>) -> Value {
+pub fn log_line(timestamp_ms: i64, level: Level, text: &str, engine: Option<(&str, &str)>) -> LogEvent {
     let level = match level {
         Level::Debug => "debug",
         Level::Info => "info",
@@ -45,5 +69,5 @@ pub fn log_line(timestamp_ms: i64, level: Level, text: &str, engine: Option<(&st
             "modelIdentifier": identifier,
         }),
     };
-    event(timestamp_ms, &data)
+    LogEvent::of(timestamp_ms, &data)
 }

@@ -14,11 +14,13 @@ mod info;
 mod logs;
 mod predict;
 mod prediction;
+mod replies;
 mod requests;
 
 pub use config::{KvConfig, KvStack, LoadWish, load_config, load_wish};
 pub use downloads::{
-    DownloadOption, DownloadStep, Room, download_options, download_step, download_target, search_results,
+    DownloadMessage, DownloadOption, DownloadStep, DownloadUpdate, Room, download_options, download_step,
+    download_target, search_results,
 };
 pub use error::WireError;
 pub use files::file_type;
@@ -28,9 +30,13 @@ pub use frames::{
 };
 pub use history::{FileSource, History, UploadedFile, raw_prompt};
 pub use info::{Domain, InstanceFacts, ModelUse, instance_info, model_info, usage_estimate};
-pub use logs::{input_log, log_line, output_log};
+pub use logs::{LogEvent, input_log, log_line, output_log};
 pub use predict::{PredictStream, Stats, StopReason, success_message};
 pub use prediction::{Overflow, Prediction, drop_for_overflow};
+pub use replies::{
+    Authentication, Embedding, Formatted, GetOrLoadMessage, LoadModelMessage, ProcessingState, ProcessingStatus,
+    ServerInfo, ServerVersion, TokenCount, Tokens, Uploaded, no_catalog, no_staff_picks,
+};
 pub use requests::{
     ApplyPromptTemplate, ByIdentifier, CompleteRawText, DownloadModel, DownloadOptionsOf, EmbedString,
     EstimateModelUsage, GetModelInfo, GetOrLoad, InputString, LoadModel, ModelKeyOnly, Notify, OfSpecifier, Predict,

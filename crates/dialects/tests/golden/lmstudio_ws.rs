@@ -330,8 +330,7 @@ fn downloads_and_logs() {
     ]
     .into_iter()
     .map(|state| match ws::download_step(&job(state)) {
-        DownloadStep::Message(message) => message,
-        DownloadStep::Last(message) => json!({"last": message}),
+        DownloadStep::Say(message) => json!(message),
         DownloadStep::Failed(why) => json!({"failed": why}),
         DownloadStep::Nothing => Value::Null,
     })
@@ -352,9 +351,9 @@ fn downloads_and_logs() {
         "search": ws::search_results(&["a/b".into(), "c/d".into()], Some("C/d")),
         "options": ws::download_options("a/b", &options, ws::Room { gpu: 60, ram: 200 }),
         "logs": [
-            ws::input_log(START_MS, "prompt", "acme/x.gguf", "x"),
-            ws::log_line(START_MS, Level::Warn, "line", None),
-            ws::log_line(START_MS, Level::Info, "line", Some(("x", "b11549"))),
+            ws::input_log(START_MS, "prompt", "acme/x.gguf", "x").message(),
+            ws::log_line(START_MS, Level::Warn, "line", None).message(),
+            ws::log_line(START_MS, Level::Info, "line", Some(("x", "b11549"))).message(),
         ],
     });
     compare(

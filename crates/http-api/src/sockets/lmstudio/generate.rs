@@ -6,15 +6,14 @@ use bytes::Bytes;
 use dialects::engine::{self, Limits, Wire};
 use dialects::lmstudio_rest::entry_id;
 use dialects::lmstudio_ws::{
-    ApplyPromptTemplate, CompleteRawText, Domain, EmbedString, FileSource, History, InputString, Overflow, Predict,
-    PredictStream, Prediction, Stats, WireError, drop_for_overflow, input_log, load_config, output_log, raw_prompt,
-    success_message,
+    ApplyPromptTemplate, CompleteRawText, Domain, EmbedString, Embedding, FileSource, Formatted, History, InputString,
+    Overflow, Predict, PredictStream, Prediction, Stats, TokenCount, Tokens, WireError, drop_for_overflow, input_log,
+    load_config, output_log, raw_prompt, success_message,
 };
 use dialects::ollama;
 use domain::chat::{ChatRequest, CompletionRequest, Message, ToolChoice};
 use domain::{Capability, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use router::{Lease, LeaseRequest, UpstreamBody};
-use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::loads::SIGN_OF_LIFE;
@@ -309,7 +308,7 @@ pub(super) async fn apply_template(cx: &Context, given: ApplyPromptTemplate) -> 
         }
         look(cx, &loaded)?.render(&request).await?
     };
-    reply(&json!({"formatted": formatted}))
+    reply(&Formatted { formatted })
 }
 
 /// `tokenize`. For an embedding model with the special tokens it is read with (contract 10.4).
@@ -317,14 +316,16 @@ pub(super) async fn tokenize(cx: &Context, domain: Domain, given: InputString) -
     let loaded = cx.find(&given.specifier, domain)?;
     let special = domain == Domain::Embedding;
     let tokens = look(cx, &loaded)?.tokenize(&given.input_string, special).await?;
-    reply(&json!({"tokens": tokens}))
+    reply(&Tokens { tokens })
 }
 
 /// `countTokens`: without special tokens.
 pub(super) async fn count_tokens(cx: &Context, domain: Domain, given: InputString) -> Reply {
     let loaded = cx.find(&given.specifier, domain)?;
     let tokens = look(cx, &loaded)?.tokenize(&given.input_string, false).await?;
-    reply(&json!({"tokenCount": tokens.len()}))
+    reply(&TokenCount {
+        token_count: tokens.len(),
+    })
 }
 
 /// `embedString`.
@@ -340,10 +341,6 @@ pub(super) async fn embed(cx: &Arc<Context>, given: EmbedString) -> Reply {
         return Err(WireError::new(
             "The model made a vector with numbers that are not finite.",
         ));
-    }
-    #[derive(serde::Serialize)]
-    struct Embedding {
-        embedding: Vec<f32>,
     }
     reply(&Embedding { embedding: vector })
 }

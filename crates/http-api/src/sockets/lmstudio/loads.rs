@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use dialects::lmstudio_rest::{entry_id, model_key};
 use dialects::lmstudio_ws::{
-    ByIdentifier, Domain, EstimateModelUsage, GetOrLoad, KvStack, LoadModel, ModelUse, Query, WireError, load_wish,
-    model_info, usage_estimate,
+    ByIdentifier, Domain, EstimateModelUsage, GetOrLoad, GetOrLoadMessage, KvStack, LoadModel, LoadModelMessage,
+    ModelUse, Query, WireError, load_wish, model_info, usage_estimate,
 };
 use domain::{EventKind, InstanceView, KeepAlive, LaunchOptions, ModelEntry, ModelKey, ModelState, RunnerError};
 use router::{LeaseRequest, OpenInstance, Router};
-use serde_json::json;
+use serde::Serialize;
 use telemetry::EventBus;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -47,7 +47,7 @@ pub(super) async fn get_or_load(
     let (model_state, view) = state.router.status(entry.instance_key());
     if let (ModelState::Ready, Some(view)) = (&model_state, &view) {
         let info = cx.info(&entry, view, domain);
-        channel.send(&json!({"type": "alreadyLoaded", "info": info})).await;
+        channel.send(&GetOrLoadMessage::AlreadyLoaded { info: &info }).await;
         return Ok(());
     }
     let _busy = cx.begin();
@@ -56,13 +56,16 @@ pub(super) async fn get_or_load(
     if idle && settings.lmstudio_port.auto_evict {
         for other in others_just_in_time(cx, &entry) {
             channel
-                .send(&json!({"type": "unloadingOtherJITModel", "info": other}))
+                .send(&GetOrLoadMessage::UnloadingOtherJitModel { info: &other })
                 .await;
         }
     }
     let info = model_info(&entry, domain);
     channel
-        .send(&json!({"type": "startLoading", "identifier": entry_id(&entry), "info": info}))
+        .send(&GetOrLoadMessage::StartLoading {
+            identifier: &entry_id(&entry),
+            info: &info,
+        })
         .await;
     let request = LeaseRequest {
         model: Arc::clone(&entry),
@@ -80,9 +83,10 @@ pub(super) async fn get_or_load(
     };
     let router = state.router.clone();
     let load = async move { router.lease(request).await.map(|lease| lease.instance()) };
-    let view = with_progress(&state.bus, entry.instance_key(), channel, "loadProgress", load).await?;
+    let told = |progress| GetOrLoadMessage::LoadProgress { progress };
+    let view = with_progress(&state.bus, entry.instance_key(), channel, told, load).await?;
     let info = cx.info(&entry, &view, domain);
-    channel.send(&json!({"type": "loadSuccess", "info": info})).await;
+    channel.send(&GetOrLoadMessage::LoadSuccess { info: &info }).await;
     Ok(())
 }
 
@@ -121,14 +125,15 @@ pub(super) async fn load(
         key: Some(entry.instance_key().clone()),
     };
     let info = model_info(&entry, domain);
-    channel.send(&json!({"type": "resolved", "info": info})).await;
-    let loaded = with_progress(&state.bus, entry.instance_key(), channel, "progress", opening.loaded()).await;
+    channel.send(&LoadModelMessage::Resolved { info: &info }).await;
+    let told = |progress| LoadModelMessage::Progress { progress };
+    let loaded = with_progress(&state.bus, entry.instance_key(), channel, told, opening.loaded()).await;
     if loaded.is_ok() || !channel.cancel.is_cancelled() {
         abandoned.key = None;
     }
     let view = loaded?;
     let info = cx.info(&entry, &view, domain);
-    channel.send(&json!({"type": "success", "info": info})).await;
+    channel.send(&LoadModelMessage::Success { info: &info }).await;
     Ok(())
 }
 
@@ -153,11 +158,11 @@ impl Drop for Abandoned {
 }
 
 /// Waits for a load and tells how far it is: 0 to 1, never falling.
-async fn with_progress(
+async fn with_progress<M: Serialize>(
     bus: &EventBus,
     key: &ModelKey,
     channel: &Channel,
-    kind: &str,
+    message: impl Fn(f32) -> M,
     load: impl Future<Output = Result<InstanceView, RunnerError>>,
 ) -> Result<InstanceView, WireError> {
     let mut events = bus.subscribe();
@@ -173,7 +178,7 @@ async fn with_progress(
             loaded = &mut load => {
                 let view = loaded?;
                 if last < 1.0 {
-                    channel.send(&json!({"type": kind, "progress": 1})).await;
+                    channel.send(&message(1.0)).await;
                 }
                 return Ok(view);
             }
@@ -185,13 +190,13 @@ async fn with_progress(
                         && progress > last
                     {
                         last = progress.min(1.0);
-                        channel.send(&json!({"type": kind, "progress": last})).await;
+                        channel.send(&message(last)).await;
                     }
                 }
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => listening = false,
             },
-            _ = alive.tick() => channel.send(&json!({"type": kind, "progress": last})).await,
+            _ = alive.tick() => channel.send(&message(last)).await,
         }
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use dialects::lmstudio_rest::entry_id;
 use dialects::lmstudio_ws::{
-    Domain, GetModelInfo, InstanceFacts, KvStack, OfSpecifier, Prediction, Query, Specifier, WireError, instance_info,
+    Domain, GetModelInfo, InstanceFacts, KvConfig, KvStack, OfSpecifier, Prediction, ProcessingState, ProcessingStatus,
+    Query, Specifier, WireError, instance_info,
 };
 use domain::{Capability, EngineMode, InstanceView, ModelEntry, ModelState};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::work::{Context, Loaded, Reply, reply};
 
@@ -149,7 +150,7 @@ pub(super) fn base_prediction_config(cx: &Context, domain: Domain, given: &OfSpe
     cx.find(&given.specifier, domain)?;
     match domain {
         Domain::Llm => reply(&Prediction::parse(&KvStack::default())?.echo),
-        Domain::Embedding => reply(&json!({"fields": []})),
+        Domain::Embedding => reply(&KvConfig::default()),
     }
 }
 
@@ -161,9 +162,12 @@ pub(super) fn processing_state(cx: &Context, domain: Domain, given: &GetModelInf
         Err(error) => return Err(error),
     };
     let status = match (loaded.view.active, domain) {
-        (0, _) => "idle",
-        (_, Domain::Llm) => "generating",
-        (_, Domain::Embedding) => "computingEmbedding",
+        (0, _) => ProcessingStatus::Idle,
+        (_, Domain::Llm) => ProcessingStatus::Generating,
+        (_, Domain::Embedding) => ProcessingStatus::ComputingEmbedding,
     };
-    reply(&json!({"status": status, "queued": loaded.view.queued}))
+    reply(&ProcessingState {
+        status,
+        queued: loaded.view.queued,
+    })
 }

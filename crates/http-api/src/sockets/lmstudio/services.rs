@@ -4,14 +4,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dialects::lmstudio_rest::model_key;
 use dialects::lmstudio_ws::{
-    self as lmstudio_ws, Domain, DownloadModel, DownloadOption, DownloadOptionsOf, DownloadStep, ModelKeyOnly, Notify,
-    Query, Room, SearchModels, UploadFile, UploadedFile, WireError, download_step, download_target, file_type,
-    log_line, model_info, search_results,
+    self as lmstudio_ws, Domain, DownloadMessage, DownloadModel, DownloadOption, DownloadOptionsOf, DownloadStep,
+    LogEvent, ModelKeyOnly, Notify, Query, Room, SearchModels, ServerInfo, ServerVersion, UploadFile, Uploaded,
+    UploadedFile, WireError, download_step, download_target, file_type, log_line, model_info, search_results,
 };
 use domain::{EventKind, LogStream, RunnerError};
 use downloads::Source;
 use downloads::sources::hub;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -51,17 +51,20 @@ pub(super) fn model_variants(cx: &Context, given: &ModelKeyOnly) -> Reply {
 /// `version`: the LM Studio version whose behaviour we claim (contract 1.2).
 pub(super) fn version(cx: &Context) -> Reply {
     let settings = cx.state().settings();
-    reply(&json!({"version": settings.lmstudio_port.reported_version, "build": 1}))
+    reply(&ServerVersion {
+        version: settings.lmstudio_port.reported_version.clone(),
+        build: 1,
+    })
 }
 
 /// `info`.
 pub(super) fn info(cx: &Context) -> Reply {
     let settings = cx.state().settings();
-    reply(&json!({
-        "pid": std::process::id(),
-        "isDaemon": false,
-        "version": settings.lmstudio_port.reported_version,
-    }))
+    reply(&ServerInfo {
+        pid: std::process::id(),
+        is_daemon: false,
+        version: settings.lmstudio_port.reported_version.clone(),
+    })
 }
 
 /// `notify`: a line of the log, which the window shows.
@@ -80,12 +83,16 @@ pub(super) fn upload(cx: &Context, given: UploadFile) -> Reply {
     let bytes = STANDARD
         .decode(given.content_base64.trim())
         .map_err(|_| WireError::bad_parameter("uploadFileBase64", "contentBase64 is not base64"))?;
-    let (kind, size) = (file_type(&given.name, &bytes), bytes.len());
+    let (file_type, size_bytes) = (file_type(&given.name, &bytes), bytes.len());
     let identifier = cx.client.keep(UploadedFile {
         name: given.name,
         bytes,
     });
-    reply(&json!({"identifier": identifier, "fileType": kind, "sizeBytes": size}))
+    reply(&Uploaded {
+        identifier,
+        file_type,
+        size_bytes,
+    })
 }
 
 /// `searchModels`: repositories of the hub with GGUF files.
@@ -135,21 +142,15 @@ pub(super) async fn download(cx: &Context, channel: &Channel, given: DownloadMod
     loop {
         let step = download_step(&views.borrow_and_update());
         match step {
-            DownloadStep::Message(message) if message["type"] == "startFinalizing" => {
-                if !std::mem::replace(&mut finalizing, true) {
-                    channel.send(&message).await;
-                }
-            }
-            DownloadStep::Message(message) => channel.send(&message).await,
-            DownloadStep::Last(mut message) => {
+            DownloadStep::Say(DownloadMessage::StartFinalizing) if std::mem::replace(&mut finalizing, true) => {}
+            DownloadStep::Say(DownloadMessage::Success { default_identifier }) => {
                 // The job knows the path; clients load by key.
-                let path = message["defaultIdentifier"].as_str().unwrap_or_default();
-                if let Some(entry) = cx.state().router.resolve(path) {
-                    message["defaultIdentifier"] = model_key(&entry).into();
-                }
-                channel.send(&message).await;
+                let entry = cx.state().router.resolve(&default_identifier);
+                let default_identifier = entry.map_or(default_identifier, |entry| model_key(&entry));
+                channel.send(&DownloadMessage::Success { default_identifier }).await;
                 return Ok(());
             }
+            DownloadStep::Say(message) => channel.send(&message).await,
             DownloadStep::Failed(why) => return Err(WireError::new(why)),
             DownloadStep::Nothing => {}
         }
@@ -170,7 +171,7 @@ pub(super) async fn download(cx: &Context, channel: &Channel, given: DownloadMod
 const LOG_CAPACITY: usize = 256;
 
 /// Prompts and answers for readers of `streamLogs`. Nothing is collected while nobody reads.
-pub(crate) struct SdkLog(broadcast::Sender<Value>);
+pub(crate) struct SdkLog(broadcast::Sender<LogEvent>);
 
 impl Default for SdkLog {
     fn default() -> Self {
@@ -183,7 +184,7 @@ impl SdkLog {
         self.0.receiver_count() > 0
     }
 
-    pub(super) fn publish(&self, event: Value) {
+    pub(super) fn publish(&self, event: LogEvent) {
         let _ = self.0.send(event);
     }
 }
@@ -219,8 +220,8 @@ pub(super) async fn stream_logs(cx: &Context, channel: &Channel) -> Result<(), W
                 Err(RecvError::Closed) => return Ok(()),
             },
         };
-        if cx.client.announced || event["log"]["data"]["type"] == "llm.prediction.input" {
-            channel.send(&event).await;
+        if cx.client.announced || event.is_prompt() {
+            channel.send(event.message()).await;
         }
     }
 }

@@ -277,10 +277,10 @@ pub(super) fn call(context: &Arc<Context>, endpoint: &str, raw: Option<&RawValue
                 Box::pin(async move { services::download_options(&cx, given).await })
             }
             "isAuthenticated" | "getAuthenticationStatus" => {
-                Box::pin(async move { reply(&serde_json::json!({"authenticated": false})) })
+                Box::pin(async move { reply(&wire::Authentication { authenticated: false }) })
             }
-            "getModelCatalog" => Box::pin(async move { reply(&serde_json::json!({"models": []})) }),
-            "fuzzyFindStaffPicks" => Box::pin(async move { reply(&serde_json::json!({"results": []})) }),
+            "getModelCatalog" => Box::pin(async move { reply(&wire::no_catalog()) }),
+            "fuzzyFindStaffPicks" => Box::pin(async move { reply(&wire::no_staff_picks()) }),
             _ => return Err(unserved(context, endpoint)),
         },
         Namespace::Diagnostics | Namespace::Runtime | Namespace::Plugins => return Err(unserved(context, endpoint)),
