@@ -53,12 +53,15 @@ pub(super) async fn run(cx: &Cx, _parts: &Parts, body: Incoming) -> Answer {
             downloads.resume(&job.id()).await?;
             document(cx, StatusCode::OK, &job.view())
         }
-        _ => {
+        Op::RemoveDownload => {
             let job = job(cx)?;
             downloads.cancel(&job.id()).await?;
             downloads.forget(&job.id()).await?;
             document(cx, StatusCode::OK, &job.view())
         }
+        other => Err(RunnerError::internal(format!(
+            "{other:?} is no operation on downloads."
+        ))),
     }
 }
 

@@ -41,9 +41,12 @@ pub(super) async fn run(cx: &Cx, _parts: &Parts, body: Incoming) -> Answer {
         Op::OllamaBlobCheck => check_blob(cx).await,
         Op::OllamaBlobUpload => upload_blob(cx, body).await,
         // There is no account to sign out of.
-        _ => Ok(respond(Rendered::json(
+        Op::OllamaSignout | Op::OllamaDeleteKey => Ok(respond(Rendered::json(
             401,
             br#"{"error":"you are not currently signed in"}"#.to_vec(),
+        ))),
+        other => Err(RunnerError::internal(format!(
+            "{other:?} is no operation on Ollama's store."
         ))),
     }
 }

@@ -4,6 +4,7 @@ mod chat;
 mod download;
 mod models;
 
+use domain::RunnerError;
 use http::request::Parts;
 use hyper::body::Incoming;
 
@@ -21,6 +22,9 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::V1DownloadStatus => download::status(cx),
         Op::V1DownloadCancel => download::cancel(cx).await,
         Op::V1Chat => chat::chat(cx, parts, body).await,
-        _ => Ok(models::list(cx)),
+        Op::V1Models => Ok(models::list(cx)),
+        other => Err(RunnerError::internal(format!(
+            "{other:?} is no operation of LM Studio's REST API v1."
+        ))),
     }
 }
