@@ -15,6 +15,7 @@ mod frontend;
 mod packages;
 mod python;
 mod run;
+mod speech;
 mod steps;
 mod test;
 
@@ -24,7 +25,7 @@ const USAGE: &str = "\
 cargo xtask run [--headless] [-- ARGS…]   build everything and start LlamaRunner (window and tray, or headless without a display)
 cargo xtask test [--skip NAME]… [--only NAME]…   set up and run every check and test
 cargo xtask check                          formatting, lints and dependency rules only
-cargo xtask setup [--test]                 only the set-up (system packages, engine, Python, frontend)
+cargo xtask setup [--test]                 only the set-up (system packages, engines, Python, frontend)
 cargo xtask bench [ARGS…]                  the project's own benchmark, release build
 cargo xtask schema                         rewrite the generated files (configuration, table of routes)
 ";

@@ -33,7 +33,7 @@ const DESKTOP: &[&str] = &[
     "file",
     "fonts-dejavu-core",
 ];
-/// A private display, session bus, window manager, browsers and drivers; curl as the API documents use it.
+/// A private display, session bus, window manager, browsers and drivers; curl as the API documents use it; a voice.
 const TEST: &[&str] = &[
     "xvfb",
     "xauth",
@@ -47,6 +47,7 @@ const TEST: &[&str] = &[
     "imagemagick",
     "curl",
     "procps",
+    "espeak-ng",
 ];
 
 fn list(purpose: Purpose) -> Vec<&'static str> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::packages::Purpose;
 use crate::steps::{cargo, command, must, note, say, target_dir};
-use crate::{engine, frontend, packages, python};
+use crate::{engine, frontend, packages, python, speech};
 
 /// Builds (release) and starts; the process becomes LlamaRunner, so signals and the exit code are its own.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
@@ -52,6 +52,7 @@ pub(crate) fn setup(for_tests: bool) -> Result<ExitCode> {
     frontend::build()?;
     engine::ensure("dev")?;
     if for_tests {
+        speech::ensure()?;
         python::environments()?;
     }
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::Purpose;
 use crate::steps::{cargo, command, fingerprint, must, note, on_path, once, root, say, target_dir};
-use crate::{check, engine, frontend, packages, python};
+use crate::{check, engine, frontend, packages, python, speech};
 
 /// The stages, in order, with what they prove.
 const STAGES: &[(&str, &str)] = &[
@@ -39,6 +39,7 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     packages::install(Purpose::Test)?;
     frontend::build()?;
     engine::ensure("dev")?;
+    let speech = speech::ensure()?;
     let pythons = python::environments()?;
 
     let mut failed = Vec::new();
@@ -53,10 +54,10 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
         let result = match *name {
             "check" => check::check().map(|_| ()),
             "frontend" => frontend::test(),
-            "rust" => rust(),
-            "python" => python_clients(&pythons),
-            "javascript" => javascript_clients(),
-            _ => desktop(&pythons.main),
+            "rust" => rust(&speech),
+            "python" => python_clients(&pythons, &speech),
+            "javascript" => javascript_clients(&speech),
+            _ => desktop(&pythons.main, &speech),
         };
         let seconds = at.elapsed().as_secs_f64();
         match result {
@@ -82,11 +83,15 @@ pub(crate) fn test(args: &[String]) -> Result<ExitCode> {
     })
 }
 
-fn rust() -> Result<()> {
+fn rust(speech: &Path) -> Result<()> {
     // The product binaries are what the integration and client tests start.
     must(cargo().args(["build", "--quiet", "-p", "headless", "-p", "testkit"]))?;
     if on_path("cargo-nextest") {
-        must(cargo().args(["nextest", "run", "--workspace", "--exclude", "llama-runner-desktop"]))?;
+        must(
+            cargo()
+                .args(["nextest", "run", "--workspace", "--exclude", "llama-runner-desktop"])
+                .env(speech::VARIABLE, speech),
+        )?;
         return must(cargo().args([
             "test",
             "--quiet",
@@ -96,26 +101,32 @@ fn rust() -> Result<()> {
             "--doc",
         ]));
     }
-    must(cargo().args([
-        "test",
-        "--quiet",
-        "--no-fail-fast",
-        "--workspace",
-        "--exclude",
-        "llama-runner-desktop",
-    ]))
+    must(
+        cargo()
+            .args([
+                "test",
+                "--quiet",
+                "--no-fail-fast",
+                "--workspace",
+                "--exclude",
+                "llama-runner-desktop",
+            ])
+            .env(speech::VARIABLE, speech),
+    )
 }
 
-fn binaries() -> [(&'static str, std::path::PathBuf); 2] {
+/// What the clients' tests start.
+fn programs(speech: &Path) -> [(&'static str, std::path::PathBuf); 3] {
     let debug = target_dir().join("debug");
     [
+        (speech::VARIABLE, speech.to_path_buf()),
         ("LLAMA_RUNNER_BIN", debug.join("llama-runner")),
         ("LLAMA_RUNNER_DESKTOP_BIN", debug.join("llama-runner-desktop")),
     ]
 }
 
 /// Each folder of tests with the environment its clients are in; one that fails does not stop the others.
-fn python_clients(pythons: &python::Environments) -> Result<()> {
+fn python_clients(pythons: &python::Environments, speech: &Path) -> Result<()> {
     must(cargo().args(["build", "--quiet", "-p", "headless", "-p", "testkit"]))?;
     let runs = [
         (&pythons.main, "tests/clients/python"),
@@ -129,7 +140,7 @@ fn python_clients(pythons: &python::Environments) -> Result<()> {
             command(python)
                 .args(["-m", "pytest", "-q", "--color=no", folder])
                 .env("LLAMARUNNER_LMSTUDIO_BETA_PYTHON", &pythons.lmstudio_beta)
-                .envs(binaries()),
+                .envs(programs(speech)),
         );
         failed.extend(run.err().map(|_| folder));
     }
@@ -139,7 +150,7 @@ fn python_clients(pythons: &python::Environments) -> Result<()> {
     bail!("tests failed in {}", failed.join(", "))
 }
 
-fn javascript_clients() -> Result<()> {
+fn javascript_clients(speech: &Path) -> Result<()> {
     let dir = root().join("tests/clients/js");
     let lock = fingerprint(&[dir.join("package-lock.json")], &[])?;
     once(&dir.join("node_modules/.xtask-stamp"), &lock, || {
@@ -150,14 +161,19 @@ fn javascript_clients() -> Result<()> {
         )
     })?;
     must(cargo().args(["build", "--quiet", "-p", "headless"]))?;
-    must(command("node").args(["--test"]).current_dir(&dir).envs(binaries()))
+    must(
+        command("node")
+            .args(["--test"])
+            .current_dir(&dir)
+            .envs(programs(speech)),
+    )
 }
 
-fn desktop(python: &Path) -> Result<()> {
+fn desktop(python: &Path, speech: &Path) -> Result<()> {
     must(cargo().args(["build", "--quiet", "-p", "llama-runner-desktop", "-p", "headless"]))?;
     must(
         command(python)
             .args(["-m", "pytest", "-q", "--color=no", "tests/desktop"])
-            .envs(binaries()),
+            .envs(programs(speech)),
     )
 }
