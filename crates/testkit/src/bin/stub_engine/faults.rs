@@ -19,6 +19,8 @@ pub(crate) struct Faults {
     pub(crate) load: Duration,
     /// `STUB_LOAD_GATE=FILE`: halfway, loading waits until this file is there.
     pub(crate) load_gate: Option<PathBuf>,
+    /// `STUB_TOKEN_GATE=FILE`: a stream's second token waits until this file is there.
+    pub(crate) token_gate: Option<PathBuf>,
     /// `STUB_LOAD_STEPS=N`: progress lines meanwhile (default 4; 0: silent).
     pub(crate) load_steps: u32,
     /// `STUB_LOAD_DOTS=1`: progress as dots without newline on stderr instead.
@@ -94,6 +96,7 @@ impl Faults {
             bind_delay: millis("STUB_BIND_DELAY_MS"),
             load: millis("STUB_LOAD_MS"),
             load_gate: text("STUB_LOAD_GATE").map(PathBuf::from),
+            token_gate: text("STUB_TOKEN_GATE").map(PathBuf::from),
             load_steps: number("STUB_LOAD_STEPS").unwrap_or(4),
             load_dots: flag("STUB_LOAD_DOTS"),
             die_before_bind: number("STUB_DIE_BEFORE_BIND"),

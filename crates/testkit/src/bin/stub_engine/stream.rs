@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
@@ -15,6 +16,9 @@ use crate::answer::{self, prompt_tokens, timings, usage};
 use crate::plan::{Next, Plan};
 use crate::script::Script;
 use crate::server::{Ticket, json_response, response};
+
+/// How often a closed gate is looked at.
+const GATE_LOOK: Duration = Duration::from_millis(5);
 
 /// Which answer shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,6 +328,10 @@ impl TokenStream {
                     }
                 }
                 Stage::Tokens => match self.plan.next(self.ticket.tokens) {
+                    Next::Token if self.is_gated() => {
+                        self.sleep.as_mut().reset(Instant::now() + GATE_LOOK);
+                        std::task::ready!(self.sleep.as_mut().poll(context));
+                    }
                     Next::Token => match self.plan.due(self.ticket.tokens) {
                         Some(due) => {
                             self.sleep.as_mut().reset(due);
@@ -361,6 +369,12 @@ impl TokenStream {
                 }
             }
         }
+    }
+
+    /// The first token is out, and the gate before the second is closed.
+    fn is_gated(&self) -> bool {
+        let gate = &self.ticket.shared().faults.token_gate;
+        self.ticket.tokens == 1 && gate.as_ref().is_some_and(|gate| !gate.exists())
     }
 
     fn emit_token(&mut self) {
