@@ -31,7 +31,7 @@ use crate::state::VERSION;
 /// How long an unload request waits for a running answer to end before it says "unload" all the same.
 const UNLOAD_WAIT: Duration = Duration::from_secs(5);
 /// What an image counts for when a prompt is measured (Ollama contract 4.2).
-const IMAGE_TOKENS: usize = 768;
+pub(super) const IMAGE_TOKENS: usize = 768;
 /// Special tokens that an embedding model may put around its input.
 const SPECIAL_TOKENS: usize = 4;
 
