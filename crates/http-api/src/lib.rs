@@ -14,7 +14,6 @@ mod guard;
 mod handlers;
 mod inflate;
 mod limits;
-mod lines;
 mod listener;
 mod port_holder;
 mod relay;

@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dialects::{Rendered, StreamForm};
-use domain::{ErrorKind, RunnerError};
+use domain::RunnerError;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
-use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::body::{Body, Streamed};
@@ -183,27 +182,12 @@ async fn read(response: Response<Body>, form: Arc<dyn StreamForm>, id: Option<He
             }
             return out;
         }
-        Ok(whole) => {
-            let kind = if status.is_server_error() {
-                ErrorKind::EngineFailed
-            } else {
-                ErrorKind::InvalidRequest
-            };
-            RunnerError::new(kind, words(&whole.to_bytes()))
-        }
+        Ok(whole) => dialects::engine::error_from_response(status.as_u16(), &whole.to_bytes()),
         Err(error) => error,
     };
     note_failure(id.as_ref(), &error);
     form.fail(&error, &mut out);
     out
-}
-
-/// The message inside a rendered error.
-fn words(body: &[u8]) -> String {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = value.get("error").unwrap_or(&value);
-    let message = error.get("message").unwrap_or(error).as_str().map(str::to_owned);
-    message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
 }
 
 /// The status was sent as a success: the log says what it would have been.

@@ -6,22 +6,18 @@ use std::time::Duration;
 use dialects::anthropic::{self, Call, Job, MessageForm, MessageStream, ReplyHead};
 use dialects::engine::{self, Wire};
 use dialects::{Rendered, ollama, peek};
-use domain::chat::{ChatRequest, Part};
 use domain::{EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
 use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::Answer;
 use super::lease::{EngineCalls, Wish, lease, lease_beside, readable, target};
-use super::ollama::{collect, limits};
+use super::ollama::{IMAGE_TOKENS, collect, images, limits};
 use super::responses::random_hex;
 use crate::dispatch::Cx;
 use crate::errors::{anthropic_id, json};
 use crate::relay;
 use crate::routes::Operation as Op;
-
-/// What an image counts for when the engine cannot count it.
-const IMAGE_TOKENS: u64 = 768;
 
 /// The operations of this family.
 pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
@@ -54,7 +50,7 @@ async fn messages(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
     let lease = lease(cx, parts, &entry, wish(ttl)).await?;
     let calls = EngineCalls::new(cx, &lease);
     let head = ReplyHead {
-        id: message_id(),
+        id: message_id()?,
         model,
         stops,
         caches,
@@ -92,16 +88,12 @@ async fn count(cx: &Cx, parts: &Parts, body: &[u8]) -> Answer {
         // An engine without that route.
         Err(error) if error.kind == ErrorKind::Unsupported => {
             let prompt = calls.render(&request).await?;
-            calls.tokenize(&prompt, true).await?.len() as u64 + images(&request) * IMAGE_TOKENS
+            let tokens = calls.tokenize(&prompt, true).await?.len() + images(&request) * IMAGE_TOKENS;
+            tokens as u64
         }
         Err(error) => return Err(error),
     };
     Ok(json(cx.route.dialect, anthropic::count_reply(tokens)))
-}
-
-fn images(request: &ChatRequest) -> u64 {
-    let parts = request.messages.iter().flat_map(|message| &message.parts);
-    parts.filter(|part| matches!(part, Part::Image { .. })).count() as u64
 }
 
 /// The model of a request: a name, or the only loaded one where the LM Studio port allows that.
@@ -122,6 +114,6 @@ fn wish(ttl: Option<Duration>) -> Wish {
 }
 
 /// `msg_` and 24 hexadecimal digits.
-fn message_id() -> String {
-    format!("msg_{}", &random_hex()[..24])
+fn message_id() -> Result<String, RunnerError> {
+    Ok(format!("msg_{}", &random_hex()?[..24]))
 }

@@ -8,13 +8,13 @@ use domain::{ModelEntry, ModelFacts, ModelSource, RegistryName, RunnerError};
 use hyper::body::Incoming;
 use models::FileKind;
 use ollama_store::{Config, Digest, Hold, Layer, Manifest, Store, StoreError, media};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::Answer;
 use super::ollama_store::{fetch, on_disk, store_error, told};
 use crate::dispatch::Cx;
-use crate::lines::Tell;
 use crate::state::ApiState;
+use crate::written::Writer;
 
 /// Types that can be quantized.
 const WHOLE: [&str; 3] = ["F16", "F32", "BF16"];
@@ -34,7 +34,7 @@ struct Draft {
     holds: Vec<Hold>,
 }
 
-async fn make(state: &ApiState, call: CreateCall, tell: &Tell) -> Result<(), RunnerError> {
+async fn make(state: &ApiState, call: CreateCall, tell: &Writer) -> Result<(), RunnerError> {
     let mut draft = match &call.base {
         CreateBase::From(name) => from_model(state, name, tell).await?,
         CreateBase::Files(files) => from_files(state, files.clone(), tell).await?,
@@ -51,7 +51,7 @@ async fn make(state: &ApiState, call: CreateCall, tell: &Tell) -> Result<(), Run
 }
 
 /// Another model: ours, one that lies elsewhere on this machine, or one that is fetched now.
-async fn from_model(state: &ApiState, asked: &str, tell: &Tell) -> Result<Draft, RunnerError> {
+async fn from_model(state: &ApiState, asked: &str, tell: &Writer) -> Result<Draft, RunnerError> {
     let asked = ollama::lookup_name(asked)?;
     let Some(name) = RegistryName::parse(&asked) else {
         return Err(RunnerError::invalid("invalid model name").param("from"));
@@ -88,15 +88,20 @@ async fn existing(
                 layer.from = Some(name.to_string());
             }
         }
-        let config = store.read_text(&manifest.config)?;
+        let config = readable("configuration", &store.read_text(&manifest.config)?)?;
         Ok(Some(Draft {
-            config: serde_json::from_str(&config).unwrap_or_default(),
+            config,
             layers: manifest.layers,
             facts,
             holds: vec![hold],
         }))
     })
     .await
+}
+
+/// A layer of the base in JSON. One that cannot be read is not left out: what it says would be lost.
+fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::InvalidManifest(format!("the model's {what}: {error}")))
 }
 
 /// A manifest in our store for a model that lies elsewhere. Its files are referred to, not copied.
@@ -176,7 +181,7 @@ fn with_layers(mut config: Config, layers: &[Layer]) -> Config {
 }
 
 /// Uploaded files: GGUF weights, one or several parts, and what goes with them.
-async fn from_files(state: &ApiState, mut files: Vec<CreateFile>, tell: &Tell) -> Result<Draft, RunnerError> {
+async fn from_files(state: &ApiState, mut files: Vec<CreateFile>, tell: &Writer) -> Result<Draft, RunnerError> {
     // Parts of a split model are named in order.
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let (store, told) = (state.ollama_store.clone(), tell.clone());
@@ -281,7 +286,7 @@ async fn add_adapters(state: &ApiState, adapters: &[CreateFile], draft: &mut Dra
 }
 
 /// Writes the weights anew in another type.
-async fn quantize(state: &ApiState, kind: &str, draft: &mut Draft, tell: &Tell) -> Result<(), RunnerError> {
+async fn quantize(state: &ApiState, kind: &str, draft: &mut Draft, tell: &Writer) -> Result<(), RunnerError> {
     let Some(facts) = &mut draft.facts else {
         return Err(RunnerError::invalid("the type of the model's weights is not known").param("quantize"));
     };
@@ -302,15 +307,12 @@ async fn quantize(state: &ApiState, kind: &str, draft: &mut Draft, tell: &Tell) 
         .cloned()
         .collect();
     let total: u64 = weights.iter().map(|layer| layer.size).sum();
-    let Some(first) = weights.first().map(|layer| layer.digest) else {
-        return Ok(());
-    };
+    let without_weights = || RunnerError::invalid("the model has no weights to quantize").param("quantize");
+    let first = weights.first().ok_or_else(without_weights)?.digest;
     let opened = store.clone();
     let parts = weights.clone();
     let (input, output) = on_disk(move || Ok((opened.part_paths(&parts)?, opened.scratch()?))).await?;
-    let Some(input) = input.into_iter().next() else {
-        return Ok(());
-    };
+    let input = input.into_iter().next().ok_or_else(without_weights)?;
     let status = format!("quantizing {have} model to {kind}");
     let line = |completed: u64| {
         tell.line(|out| ollama::work_line(&status, &first.to_string(), total, completed, out));
@@ -339,7 +341,7 @@ async fn quantize(state: &ApiState, kind: &str, draft: &mut Draft, tell: &Tell) 
 }
 
 /// The layers of the request over those of the base, then the manifest.
-fn write(store: &Store, call: &CreateCall, draft: Draft, tell: &Tell) -> Result<(), StoreError> {
+fn write(store: &Store, call: &CreateCall, draft: Draft, tell: &Writer) -> Result<(), StoreError> {
     let Draft { config, mut layers, .. } = draft;
     let mut made = Vec::new();
     let mut put = |layers: &mut Vec<Layer>, replaced: &[&str], media_type: &str, contents: &[u8]| {
@@ -365,7 +367,7 @@ fn write(store: &Store, call: &CreateCall, draft: Draft, tell: &Tell) -> Result<
     }
     if !call.parameters.is_empty() {
         let mut all = match layers.iter().find(|layer| layer.media_type == media::PARAMS) {
-            Some(layer) => serde_json::from_str::<Map<String, Value>>(&store.read_text(layer)?).unwrap_or_default(),
+            Some(layer) => readable("parameters", &store.read_text(layer)?)?,
             None => Map::new(),
         };
         all.extend(call.parameters.clone());

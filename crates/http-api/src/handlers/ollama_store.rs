@@ -19,9 +19,9 @@ use super::{Answer, ollama_create};
 use crate::body::{Body, Pieces};
 use crate::dispatch::Cx;
 use crate::errors::{json, respond};
-use crate::lines::{self, Tell};
 use crate::routes::{Dialect, Operation as Op};
 use crate::state::ApiState;
+use crate::written::{self, Writer};
 
 /// Clients give up on a silent stream; some after ten seconds.
 const QUIET: Duration = Duration::from_secs(5);
@@ -86,14 +86,14 @@ pub(super) fn error_line(error: &RunnerError, out: &mut Vec<u8>) {
 }
 
 /// A stream of lines, or the one object of `stream:false`.
-pub(super) async fn told<F>(stream: bool, work: impl FnOnce(Tell) -> F) -> Answer
+pub(super) async fn told<F>(stream: bool, work: impl FnOnce(Writer) -> F) -> Answer
 where
     F: Future<Output = Result<(), RunnerError>> + Send + 'static,
 {
     if stream {
-        return lines::answer(Rendered::NDJSON, error_line, work).await;
+        return written::answer(Rendered::NDJSON, error_line, work).await;
     }
-    lines::silently(work).await?;
+    written::silently(work).await?;
     Ok(json(Dialect::Ollama, ollama::success()))
 }
 
@@ -108,7 +108,7 @@ async fn pull(cx: &Cx, body: Incoming) -> Answer {
 }
 
 /// Fetches a model from its registry. The download stops when the last one who waits for it leaves; what is there is kept.
-pub(super) async fn fetch(state: &ApiState, name: String, insecure: bool, tell: &Tell) -> Result<(), RunnerError> {
+pub(super) async fn fetch(state: &ApiState, name: String, insecure: bool, tell: &Writer) -> Result<(), RunnerError> {
     let mut progress = PullLines::default();
     // Goes out before the registry is asked (contract 3.7).
     tell.line(|out| progress.begin(out));

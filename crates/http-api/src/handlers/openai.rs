@@ -267,7 +267,7 @@ async fn infill(
     let prepared = prepare(cx, parts, body, Work::Infill, false).await?;
     let calls = EngineCalls::new(cx, &prepared.lease);
     let head = InfillHead {
-        id: format!("cmpl-{}", &random_hex()[..24]),
+        id: format!("cmpl-{}", &random_hex()?[..24]),
         model: prepared.target.entry.key.to_string(),
         created: now_ns() / 1_000_000_000,
         echo: echoed(&calls, shape.echo.clone().unwrap_or_default()).await?,

@@ -1,11 +1,7 @@
 //! OpenAI's `/v1/responses`: answers with conversations kept here (LM Studio contract 4.5, Ollama contract 7.3).
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-
 use dialects::openai::responses::{
-    self, Defaults, Finished, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall,
-    StoredResponse,
+    self, Defaults, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall, StoredResponse,
 };
 use dialects::{Rendered, Transcoder, engine, ollama, peek};
 use domain::chat::{ChatRequest, Message, Part};
@@ -76,7 +72,7 @@ async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         .send(engine::CHAT, engine::chat_body(&request, limits(&lease))?)
         .await?
         .into_body();
-    let head = ResponseHead::new(&call, &random_hex(), &name, clock());
+    let head = ResponseHead::new(&call, &random_hex()?, &name, clock());
     let keep = call.store.then(|| Keep {
         store: cx.state().store.clone(),
         id: head.id().to_owned(),
@@ -88,10 +84,10 @@ async fn create(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let mut answer = if call.stream {
         stream(upstream, coder, keep).await?
     } else {
-        let finished = collect(upstream, coder).await?;
-        let body = finished.stored.body();
+        let stored = collect(upstream, coder).await?;
+        let body = stored.body();
         if let Some(keep) = keep {
-            keep.put(finished).await;
+            keep.put(stored).await;
         }
         json(cx.route.dialect, body)
     };
@@ -123,10 +119,11 @@ fn require_media(entry: &ModelEntry, name: &str, request: &ChatRequest) -> Resul
 }
 
 /// 48 hexadecimal digits: whoever knows the id of an answer may read it, so it must not be guessed.
-pub(super) fn random_hex() -> String {
-    let random = RandomState::new();
-    let word = |n: u8| random.hash_one(n);
-    format!("{:016x}{:016x}{:016x}", word(0), word(1), word(2))
+pub(super) fn random_hex() -> Result<String, RunnerError> {
+    let mut random = [0_u8; 24];
+    getrandom::fill(&mut random)
+        .map_err(|error| RunnerError::internal(format!("The system gives no random numbers: {error}")))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The conversation up to an earlier answer of this kind. One that has lost a part is not continued as if it were whole.
@@ -196,7 +193,7 @@ async fn input_items(cx: &Cx, parts: &Parts) -> Answer {
 }
 
 /// The whole answer. The engine streams all the same, so that a client that leaves stops it.
-async fn collect(mut upstream: UpstreamBody, mut coder: ResponseStream) -> Result<Finished, RunnerError> {
+async fn collect(mut upstream: UpstreamBody, mut coder: ResponseStream) -> Result<StoredResponse, RunnerError> {
     let mut unsent = Vec::new();
     while !coder.ended() {
         let Some(piece) = relay::next_piece(&mut upstream).await? else {
@@ -205,7 +202,7 @@ async fn collect(mut upstream: UpstreamBody, mut coder: ResponseStream) -> Resul
         coder.push(&piece, &mut unsent);
         unsent.clear();
     }
-    coder.into_finished()
+    coder.into_stored()
 }
 
 async fn stream(upstream: UpstreamBody, coder: ResponseStream, keep: Option<Keep>) -> Answer {
@@ -216,8 +213,8 @@ async fn stream(upstream: UpstreamBody, coder: ResponseStream, keep: Option<Keep
 /// The last events of a response. They wait until the answer is kept: a client may continue from it at once.
 async fn last_events(mut coder: ResponseStream, keep: Option<Keep>) -> Vec<u8> {
     let mut out = Vec::new();
-    if let (Some(finished), Some(keep)) = (coder.settle(&mut out), keep) {
-        keep.put(finished).await;
+    if let (Some(stored), Some(keep)) = (coder.settle(&mut out), keep) {
+        keep.put(stored).await;
     }
     coder.finish(&mut out);
     out
@@ -234,13 +231,14 @@ struct Keep {
 
 impl Keep {
     /// Keeps it. A database that fails costs the next turn its memory, not this answer its end.
-    async fn put(mut self, finished: Finished) {
-        match finished.stored.output_messages() {
+    async fn put(mut self, stored: StoredResponse) {
+        match stored.output_messages() {
             Ok(output) => self.messages.extend(output),
-            Err(error) => tracing::error!(%error, "an answer's own items"),
+            // Half a turn would be taken for a whole one by whoever continues from it.
+            Err(error) => return tracing::error!(%error, "an answer's own items"),
         }
-        let written = serde_json::to_string(&self.messages)
-            .and_then(|messages| Ok((messages, serde_json::to_string(&finished.stored)?)));
+        let written =
+            serde_json::to_string(&self.messages).and_then(|messages| Ok((messages, serde_json::to_string(&stored)?)));
         let (messages, body) = match written {
             Ok(written) => written,
             Err(error) => return tracing::error!(%error, "writing an answer to keep"),

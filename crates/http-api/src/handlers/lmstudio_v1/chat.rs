@@ -292,7 +292,7 @@ impl Chat {
 
     /// The id under which the answer is kept.
     async fn keep(&self, result: &ChatResult) -> Option<String> {
-        let id = format!("resp_{}", random_hex());
+        let id = format!("resp_{}", random_hex().ok()?);
         let row = ResponseRow {
             id: id.clone(),
             kind: ResponseKind::LmStudio,
