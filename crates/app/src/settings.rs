@@ -144,6 +144,7 @@ pub(crate) fn engines(config: &Config, places: &Places) -> EngineSettings {
             compute_type: speech.compute_type.clone(),
             auto_install: speech.auto_install,
             args: speech.args.clone(),
+            ..SpeechSettings::default()
         },
         custom: config
             .engines
@@ -177,6 +178,7 @@ pub(crate) fn downloads(config: &Config, places: &Places) -> DownloadSettings {
     let downloads = &config.downloads;
     DownloadSettings {
         models_dir: downloads_dir(config, places),
+        speech_dir: speech_dir(config, places),
         max_parallel: downloads.max_parallel.max(1) as usize,
         bandwidth_limit: downloads.bandwidth_limit,
         huggingface_base_url: downloads.huggingface_base_url.clone(),

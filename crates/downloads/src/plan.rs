@@ -20,6 +20,8 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     /// What to do when all files are there.
     pub finish: Finish,
+    /// The folder that the files' own folder becomes by `finish`.
+    pub becomes: Option<PathBuf>,
     /// Everything is there already: nothing will be fetched and `finish` has nothing to do.
     pub already_present: bool,
 }
@@ -33,12 +35,21 @@ pub struct PlannedFile {
     pub headers: HeaderMap,
     /// The published hash.
     pub sha256: Option<Digest>,
+    /// The published name of the contents in git, 40 hex digits: what the hub tells of small files instead.
+    pub git_sha1: Option<String>,
     /// The published size, in bytes.
     pub size: Option<u64>,
     /// Where it goes, under its plan's root.
     pub path: PathBuf,
     /// Its name for people: a file name, or the digest of a layer.
     pub label: String,
+}
+
+impl PlannedFile {
+    /// A hash of it is published.
+    pub fn has_hash(&self) -> bool {
+        self.sha256.is_some() || self.git_sha1.is_some()
+    }
 }
 
 type FinishWork = Box<dyn FnOnce() -> Result<(), DownloadError> + Send>;

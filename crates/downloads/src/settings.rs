@@ -7,6 +7,10 @@ use std::time::Duration;
 pub struct DownloadSettings {
     /// Where files of the hub and of plain addresses go: `<publisher>/<repo>/<file>` below it.
     pub models_dir: PathBuf,
+    /// Where speech models go: `<owner>__<name>/` below it.
+    pub speech_dir: PathBuf,
+    /// Where voices go: a folder for each voice engine below it.
+    pub voices_dir: PathBuf,
     /// Files downloaded at once, all jobs together.
     pub max_parallel: usize,
     /// Bytes per second, all jobs together.
@@ -30,6 +34,8 @@ impl fmt::Debug for DownloadSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DownloadSettings")
             .field("models_dir", &self.models_dir)
+            .field("speech_dir", &self.speech_dir)
+            .field("voices_dir", &self.voices_dir)
             .field("max_parallel", &self.max_parallel)
             .field("bandwidth_limit", &self.bandwidth_limit)
             .field("huggingface_base_url", &self.huggingface_base_url)
@@ -47,6 +53,8 @@ impl DownloadSettings {
     pub fn below(folder: &Path) -> Self {
         Self {
             models_dir: folder.join("models"),
+            speech_dir: folder.join("models/whisper"),
+            voices_dir: folder.join("models/voices"),
             max_parallel: 3,
             bandwidth_limit: None,
             huggingface_base_url: "https://huggingface.co".into(),

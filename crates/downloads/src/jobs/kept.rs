@@ -42,6 +42,8 @@ pub(super) fn target(source: &Source) -> String {
             let which = file_or_quant.as_deref().unwrap_or_default();
             format!("hub {} {}", repo.to_ascii_lowercase(), which.to_ascii_lowercase())
         }
+        Source::Whisper { repo } => format!("whisper {}", repo.to_ascii_lowercase()),
+        Source::Voices { name } => format!("voices {name}"),
         Source::Url { url, file_name } => format!("url {url} {}", file_name.as_deref().unwrap_or_default()),
     }
 }

@@ -264,6 +264,7 @@ impl Inner {
     }
 
     async fn begin(self: &Arc<Self>, source: Source, held: bool) -> Result<Interest, DownloadError> {
+        let source = source.normal();
         let target = kept::target(&source);
         let (interest, fresh) = {
             let mut table = self.table();
@@ -297,7 +298,7 @@ impl Inner {
             Source::Hub { file_or_quant, .. } => file_or_quant
                 .clone()
                 .filter(|text| !text.to_ascii_lowercase().ends_with(".gguf")),
-            Source::Ollama { .. } | Source::Url { .. } => None,
+            Source::Ollama { .. } | Source::Whisper { .. } | Source::Voices { .. } | Source::Url { .. } => None,
         };
         let view = JobView {
             id: JobId(format!("job_{digits}")),
@@ -417,12 +418,13 @@ impl Inner {
     /// serve other models; unused ones are the store's to prune.
     pub(super) async fn remove_files(&self, job: &Job) -> Result<(), DownloadError> {
         let kept = job.kept();
-        let root = self.settings().models_dir.clone();
+        let settings = self.settings();
         let others = self.files_of_others(job);
         for path in kept.files.iter().filter(|path| !others.contains(*path)) {
             let _lock = self.files.take(path).await;
             transfer::discard(path).await?;
-            if path.starts_with(&root) {
+            let roots = [&settings.speech_dir, &settings.models_dir];
+            if let Some(root) = roots.into_iter().find(|root| path.starts_with(root)) {
                 let landed = kept.landed.contains(path);
                 let (path, root) = (path.clone(), root.clone());
                 // An empty folder left behind is no harm.

@@ -1,6 +1,6 @@
 //! The work of one job, from the question to the origin to the last file in its place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,13 +101,14 @@ impl Inner {
             root,
             files,
             finish,
+            becomes,
             already_present,
         } = plan;
         job.live().kept.files = files.iter().map(|file| file.path.clone()).collect();
         // Before the files are shown: whoever waits for the plan must see this with them.
         job.live().was_present = already_present;
         let progress: Vec<Arc<Progress>> = files.iter().map(|file| Arc::new(Progress::new(file.size))).collect();
-        let published = files.iter().all(|file| file.sha256.is_some());
+        let published = files.iter().all(PlannedFile::has_hash);
         // Our store takes in nothing unhashed; of a file that lies in a folder only the size was compared.
         let hashed = published && (!already_present || job.view().kind == JobKind::Registry);
         self.note(job, |view| {
@@ -119,6 +120,7 @@ impl Inner {
         })
         .await;
         if already_present {
+            moved(job, becomes.as_deref());
             return Ok(Done {
                 model: name,
                 verified: hashed,
@@ -133,6 +135,7 @@ impl Inner {
         tokio::task::spawn_blocking(move || finish.run())
             .await
             .map_err(|error| DownloadError::Io(format!("the last step failed: {error}")))??;
+        moved(job, becomes.as_deref());
         Ok(Done {
             model: name,
             verified: fetched.iter().all(|file| file.verified),
@@ -250,6 +253,18 @@ impl Inner {
             landed(job, file.path.clone());
         }
         Ok(fetched)
+    }
+}
+
+/// Notes that the folder of a job's files has become another one.
+fn moved(job: &Job, folder: Option<&Path>) {
+    let Some(folder) = folder else { return };
+    let mut live = job.live();
+    live.kept.landed.clear();
+    for path in &mut live.kept.files {
+        if let Some(name) = path.file_name() {
+            *path = folder.join(name);
+        }
     }
 }
 

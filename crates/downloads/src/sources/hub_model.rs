@@ -8,7 +8,7 @@ use ollama_store::{Config, Digest, Layer, Manifest, Store, media};
 
 use super::hub::{self, Entry, Repo};
 use super::ollama::{has, layer_file};
-use super::{Origin, blocking};
+use super::{Origin, blocking, speech};
 use crate::{DownloadError, Finish, Plan};
 
 /// Longest `template`, `system` or `params` file, in bytes.
@@ -29,6 +29,9 @@ struct Small {
 pub(super) async fn resolve(origin: &Origin, name: &RegistryName) -> Result<Plan, DownloadError> {
     let repo = Repo::of(&name.namespace, &name.model);
     let entries = hub::list(origin, &repo).await?;
+    if name.tag.eq_ignore_ascii_case("latest") && speech::is_converted(&entries) {
+        return speech::plan(origin, &repo, &entries).await;
+    }
     let wanted = (!name.tag.eq_ignore_ascii_case("latest")).then_some(name.tag.as_str());
     let variant = hub::choose(&repo.id(), &hub::variants(&entries), &entries, wanted)?;
     let mut layers = Vec::new();
@@ -68,6 +71,7 @@ pub(super) async fn resolve(origin: &Origin, name: &RegistryName) -> Result<Plan
         root: store.root().to_owned(),
         files,
         already_present,
+        becomes: None,
         finish: Finish::with(move || {
             let written = write(&store, &name, layers, &small);
             drop(hold);

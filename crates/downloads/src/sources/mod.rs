@@ -1,14 +1,16 @@
-//! Names of the three kinds of origin → files with addresses, hashes and sizes.
+//! Names of all kinds of origin → files with addresses, hashes and sizes.
 //!
 //! `ollama` speaks the registry protocol, `hub` the Hugging Face hub's, `url` takes one address; `hub_model` makes of a hub
-//! repository what the hub's own registry would, and what it cannot. `registry` holds the requests that pulls and pushes
+//! repository what the hub's own registry would, and what it cannot; `speech` takes the folder of a speech model from the hub. `registry` holds the requests that pulls and pushes
 //! share.
 
 pub mod hub;
 mod hub_model;
 mod ollama;
 pub(crate) mod registry;
+mod speech;
 mod url;
+pub mod voices;
 
 use std::sync::Arc;
 
@@ -102,6 +104,8 @@ pub async fn resolve(source: &Source, origin: &Origin) -> Result<Plan, DownloadE
     match source {
         Source::Ollama { name, insecure } => ollama::resolve(origin, name, *insecure).await,
         Source::Hub { repo, file_or_quant } => hub::resolve(origin, repo, file_or_quant.as_deref()).await,
+        Source::Whisper { repo } => speech::resolve(origin, repo).await,
+        Source::Voices { name } => voices::resolve(origin, name).await,
         Source::Url { url, file_name } => url::resolve(origin, url, file_name.as_deref()).await,
     }
 }

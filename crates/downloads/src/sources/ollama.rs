@@ -69,6 +69,7 @@ async fn of_registry(origin: &Origin, mut registry: Registry<'_>) -> Result<Plan
         root,
         files,
         already_present: present,
+        becomes: None,
         finish: Finish::with(move || {
             let written = store.write_manifest(&name, &bytes);
             drop(hold);
@@ -90,6 +91,7 @@ pub(super) fn layer_file(store: &Store, layer: &Layer, url: Url, headers: Header
         url,
         headers,
         sha256: Some(layer.digest),
+        git_sha1: None,
         size: (layer.size > 0).then_some(layer.size),
         path: store.blob_path(&layer.digest),
         label: layer.digest.to_string(),

@@ -47,6 +47,7 @@ pub(super) async fn resolve(origin: &Origin, text: &str, file_name: Option<&str>
             url,
             headers: HeaderMap::new(),
             sha256: None,
+            git_sha1: None,
             label: name,
         });
     }
@@ -58,6 +59,7 @@ pub(super) async fn resolve(origin: &Origin, text: &str, file_name: Option<&str>
         root,
         files,
         finish: Finish::nothing(),
+        becomes: None,
         already_present,
     })
 }

@@ -240,6 +240,11 @@ async fn present(file: &PlannedFile, stop: &CancellationToken) -> Result<Option<
         if !meta.is_file() || file.size.is_some_and(|size| size != meta.len()) {
             return Ok(None);
         }
+        if let Some(want) = &file.git_sha1 {
+            let data = std::fs::File::open(&file.path)
+                .map_err(|error| DownloadError::io("a file could not be read", &error))?;
+            return Ok(verify::git_name(&data).is_ok_and(|got| got == *want).then_some(true));
+        }
         let Some(want) = &file.sha256 else {
             // Only complete files get this name, so with the published size it is the file.
             return Ok(file.size.map(|_| false));

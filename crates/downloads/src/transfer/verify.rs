@@ -6,6 +6,7 @@ use std::path::Path;
 
 use gguf::{Detail, GgufError, Header};
 use ollama_store::Digest;
+use sha1::{Digest as _, Sha1};
 
 use crate::{DownloadError, PlannedFile};
 
@@ -13,6 +14,17 @@ use crate::{DownloadError, PlannedFile};
 /// asked between blocks.
 pub(super) fn verify(file: &PlannedFile, data: &File, go_on: &dyn Fn() -> bool) -> Result<bool, DownloadError> {
     let read = |error: &io::Error| DownloadError::io("the downloaded file could not be read", error);
+    if let Some(want) = &file.git_sha1 {
+        let got = git_name(data).map_err(|error| read(&error))?;
+        return if got == *want {
+            Ok(true)
+        } else {
+            Err(DownloadError::Digest {
+                want: format!("git {want}"),
+                got: format!("git {got}"),
+            })
+        };
+    }
     let Some(want) = &file.sha256 else {
         if is_gguf(&file.path) {
             structure(data)?;
@@ -30,6 +42,25 @@ pub(super) fn verify(file: &PlannedFile, data: &File, go_on: &dyn Fn() -> bool) 
             got: got.to_string(),
         })
     }
+}
+
+/// What git calls these contents: a SHA-1 over `blob <length>`, a zero and the contents. For small files: it is not stopped.
+pub(super) fn git_name(mut data: &File) -> io::Result<String> {
+    data.seek(SeekFrom::Start(0))?;
+    let mut hash = Sha1::new();
+    hash.update(format!("blob {}\0", data.metadata()?.len()));
+    let mut block = vec![0; 64 << 10];
+    loop {
+        let read = data.read(&mut block)?;
+        let Some(new) = block.get(..read).filter(|new| !new.is_empty()) else {
+            break;
+        };
+        hash.update(new);
+    }
+    Ok(hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        hex.extend([byte >> 4, byte & 15].map(|half| char::from_digit(u32::from(half), 16).unwrap_or('0')));
+        hex
+    }))
 }
 
 fn is_gguf(path: &Path) -> bool {

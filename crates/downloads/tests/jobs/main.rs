@@ -21,6 +21,7 @@ use testkit::{FakeOrigin, HubRepo, OriginFault, OriginLayer};
 mod ends;
 mod killed;
 mod life;
+mod speech;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -185,8 +186,18 @@ fn key(name: &str) -> (String, String) {
 
 /// SHA-256 in hex.
 pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// The name that git gives to a file's content: what the hub publishes of files outside large-file storage.
+pub(super) fn git_sha1(bytes: &[u8]) -> String {
+    let head = format!("blob {}\0", bytes.len());
+    hex(&Sha1::new().chain_update(head).chain_update(bytes).finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text

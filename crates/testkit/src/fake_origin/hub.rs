@@ -2,7 +2,7 @@ use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::content::{Content, HubFile, HubRepo};
+use super::content::{Content, HubFile, HubRepo, git_sha1};
 use super::serve::{self, Answer};
 use super::server::{self, Asked};
 use super::{Shared, lock};
@@ -104,7 +104,7 @@ fn resolve(asked: &Asked, shared: &Shared, file: &HubFile) -> Answer {
             hash,
         )
     } else {
-        (server::file(asked, shared, &file.bytes), hash[..40].to_owned())
+        (server::file(asked, shared, &file.bytes), git_sha1(&file.bytes))
     };
     let size = file.bytes.len().to_string();
     let tag = format!("\"{linked}\"");
@@ -171,9 +171,9 @@ fn tree(asked: &Asked, shared: &Shared, repo: &HubRepo, name: &str, folder: &str
                 continue;
             }
         }
-        let hash = shared.sha256(&file.bytes);
-        let mut entry = json!({"type": "file", "oid": &hash[..40], "size": file.bytes.len(), "path": path});
+        let mut entry = json!({"type": "file", "oid": git_sha1(&file.bytes), "size": file.bytes.len(), "path": path});
         if file.lfs {
+            let hash = shared.sha256(&file.bytes);
             entry["lfs"] = json!({"oid": hash, "size": file.bytes.len(), "pointerSize": 135});
         }
         entries.push(entry);

@@ -218,6 +218,7 @@ mod tests {
             path: (*path).to_owned(),
             size: 1,
             sha256: None,
+            git_sha1: None,
         };
         paths.iter().map(entry).collect()
     }

@@ -18,6 +18,8 @@ pub(in crate::sources) struct Entry {
     pub(in crate::sources) size: u64,
     /// Published for files in large-file storage.
     pub(in crate::sources) sha256: Option<Digest>,
+    /// Published for the others: the name of the contents in git.
+    pub(in crate::sources) git_sha1: Option<String>,
 }
 
 impl Entry {
@@ -34,6 +36,8 @@ struct Listed {
     path: String,
     #[serde(default)]
     size: u64,
+    #[serde(default)]
+    oid: String,
     lfs: Option<LargeFile>,
 }
 
@@ -45,7 +49,17 @@ struct LargeFile {
 
 /// All files of a repository.
 pub(in crate::sources) async fn list(origin: &Origin, repo: &Repo) -> Result<Vec<Entry>, DownloadError> {
-    let segments = ["api", "models", &repo.owner, &repo.name, "tree", &repo.revision];
+    list_folder(origin, repo, "").await
+}
+
+/// All files below a folder of a repository.
+pub(in crate::sources) async fn list_folder(
+    origin: &Origin,
+    repo: &Repo,
+    folder: &str,
+) -> Result<Vec<Entry>, DownloadError> {
+    let mut segments = vec!["api", "models", &repo.owner, &repo.name, "tree", &repo.revision];
+    segments.extend(folder.split('/').filter(|part| !part.is_empty()));
     let mut url = Origin::address(&origin.settings.huggingface_base_url, &segments)?;
     url.query_pairs_mut().append_pair("recursive", "true");
     let mut entries = Vec::new();
@@ -62,6 +76,7 @@ pub(in crate::sources) async fn list(origin: &Origin, repo: &Repo) -> Result<Vec
                 .into_iter()
                 .filter(|entry| entry.kind == "file")
                 .map(|entry| Entry {
+                    git_sha1: Some(entry.oid.to_ascii_lowercase()).filter(|oid| entry.lfs.is_none() && is_sha1(oid)),
                     size: entry.lfs.as_ref().map_or(entry.size, |lfs| lfs.size),
                     sha256: entry.lfs.and_then(|lfs| Digest::from_hex(&lfs.oid)),
                     path: entry.path,
@@ -73,6 +88,10 @@ pub(in crate::sources) async fn list(origin: &Origin, repo: &Repo) -> Result<Vec
         }
     }
     Ok(entries)
+}
+
+fn is_sha1(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The address in `<…>; rel="next"`; one at another host is not followed, since it would see the token.

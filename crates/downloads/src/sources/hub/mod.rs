@@ -10,10 +10,10 @@ use reqwest::Url;
 use serde::Deserialize;
 
 pub(super) use choose::{Variant, choose, projector, variants};
-pub(super) use listing::{Entry, list};
+pub(super) use listing::{Entry, list, list_folder};
 
 use super::url::present;
-use super::{LONGEST_ANSWER, Origin, bearer};
+use super::{LONGEST_ANSWER, Origin, bearer, speech};
 use crate::http::Response;
 use crate::{DownloadError, Finish, Plan, PlannedFile, paths};
 
@@ -62,7 +62,7 @@ pub struct HubOption {
 
 impl Repo {
     /// `owner/name`, or an address of the hub: of the repository, a folder or a file in it.
-    fn parse(origin: &Origin, text: &str) -> Result<Self, DownloadError> {
+    pub(super) fn parse(origin: &Origin, text: &str) -> Result<Self, DownloadError> {
         let wrong = || {
             DownloadError::InvalidName(format!(
                 "{:?} is not a repository of the hub: use owner/name or its address",
@@ -171,6 +171,9 @@ pub(super) fn headers(origin: &Origin) -> HeaderMap {
 pub(super) async fn resolve(origin: &Origin, text: &str, wanted: Option<&str>) -> Result<Plan, DownloadError> {
     let repo = Repo::parse(origin, text)?;
     let entries = list(origin, &repo).await?;
+    if wanted.is_none() && repo.path.is_none() && speech::is_converted(&entries) {
+        return speech::plan(origin, &repo, &entries).await;
+    }
     let inside: Vec<Entry> = match &repo.path {
         // An address of a folder: what is in it. Of a file: that one.
         Some(path) if super::url::stem(path).is_none() => {
@@ -200,6 +203,7 @@ pub(super) async fn resolve(origin: &Origin, text: &str, wanted: Option<&str>) -
             url: repo.file_address(origin, &entry.path)?,
             headers: headers.clone(),
             sha256: entry.sha256,
+            git_sha1: entry.git_sha1.clone(),
             size: Some(entry.size),
             path: paths::under(&root, &format!("{}/{name}", repo.id()))?,
             label: name.to_owned(),
@@ -216,6 +220,7 @@ pub(super) async fn resolve(origin: &Origin, text: &str, wanted: Option<&str>) -
         root,
         files,
         finish: Finish::nothing(),
+        becomes: None,
         already_present,
     })
 }

@@ -62,6 +62,7 @@ impl Case {
             url,
             headers: HeaderMap::new(),
             sha256: Some(Digest::of(&bytes)),
+            git_sha1: None,
             size: Some(LENGTH as u64),
             path: dir.path().join("org/repo/model.bin"),
             label: "model.bin".into(),
