@@ -185,6 +185,9 @@ def main() -> None:
     if not token:
         emit("load_failed", error="The environment variable LR_SIDECAR_TOKEN is missing.")
         _leave(_BAD_ARGUMENTS)
+    # Threads that wait for each other sleep. They would spin, and on a busy machine a second of work becomes many.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     # Nothing is ever fetched by this program.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -106,7 +106,7 @@ pub enum EngineError {
     },
     /// The interpreter that was named cannot be used.
     #[error(
-        "The Python that {origin} names cannot be used for speech: {reason}. Install faster-whisper, starlette and uvicorn \
+        "The Python that {origin} names cannot be used for speech: {reason}. Install faster-whisper and uvicorn \
          there, or remove it to use LlamaRunner's own environment."
     )]
     SpeechNamed {
