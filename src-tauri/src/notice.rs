@@ -1,4 +1,4 @@
-//! One notification: after the first close of the window, that LlamaRunner goes on serving (promise G1).
+//! Notifications: after the first close of the window, that LlamaRunner goes on serving (promise G1); where a file was saved.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,6 +22,16 @@ pub(crate) fn window_closed(core: &Core) {
         {
             Ok(()) => remember(&mark),
             Err(error) => tracing::debug!(%error, "no notification service"),
+        }
+    });
+}
+
+/// Says where a file of the window was saved.
+pub(crate) fn saved(core: &Core, path: &Path) {
+    let place = path.display().to_string();
+    core.spawn(async move {
+        if let Err(error) = notify("Saved", &place).await {
+            tracing::debug!(%error, "no notification service");
         }
     });
 }

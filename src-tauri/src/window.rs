@@ -1,11 +1,13 @@
 //! The window: made when asked for, destroyed when closed (a hidden one costs 320 MiB, desktop guide 7).
 
+use std::path::{Path, PathBuf};
+
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tauri::webview::NewWindowResponse;
+use tauri::webview::{DownloadEvent, NewWindowResponse, PermissionKind, PermissionResponse};
 use tauri::{AppHandle, Manager, Url, WebviewUrl, WebviewWindowBuilder};
 
 use crate::core::Core;
-use crate::graphics;
+use crate::{graphics, notice};
 
 const LABEL: &str = "main";
 
@@ -68,8 +70,8 @@ fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
         window.show()?;
         return window.set_focus();
     }
-    let inside = core.clone();
-    let (left, opened) = (handle.clone(), handle.clone());
+    let (inside, saved) = (core.clone(), core.clone());
+    let (left, opened, paths) = (handle.clone(), handle.clone(), handle.clone());
     WebviewWindowBuilder::new(handle, LABEL, WebviewUrl::External(url))
         .title("LlamaRunner")
         .icon(tauri::include_image!("../icons/app/128.png"))?
@@ -77,7 +79,8 @@ fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
         .min_inner_size(360.0, 420.0)
         // No page but our own is ever shown here (promise S12); other addresses belong to the browser.
         .on_navigation(move |url| {
-            let ours = is_ours(url, inside.ui_url().as_ref());
+            let ui = inside.ui_url();
+            let ours = is_ours(url, ui.as_ref()) || is_made_here(url, ui.as_ref());
             if !ours {
                 open_outside(&left, url.clone());
             }
@@ -87,7 +90,31 @@ fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
             open_outside(&opened, url);
             NewWindowResponse::Deny
         })
-        .on_download(|_, _| false)
+        // What a page made itself, a transcript for example, may be saved; nothing is fetched from elsewhere.
+        .on_download(move |_, event| match event {
+            DownloadEvent::Requested { url, destination } => {
+                let ours = is_made_here(&url, saved.ui_url().as_ref());
+                if ours {
+                    *destination = place_for(&paths, destination);
+                }
+                ours
+            }
+            DownloadEvent::Finished { path, success, .. } => {
+                match path {
+                    Some(path) if success => notice::saved(&saved, &path),
+                    path => tracing::warn!(?path, success, "a file was not saved"),
+                }
+                true
+            }
+            _ => false,
+        })
+        // The Speech page records. No other page is ever shown here, so nobody else can ask.
+        .on_permission_request(|_, kind| match kind {
+            PermissionKind::Microphone => PermissionResponse::Allow,
+            _ => PermissionResponse::Deny,
+        })
+        // Files are dropped on the page, not on the window.
+        .disable_drag_drop_handler()
         .build()?;
     Ok(())
 }
@@ -95,6 +122,35 @@ fn show_now(handle: &AppHandle, core: &Core, page: &Page) -> tauri::Result<()> {
 /// Is it one of the window's own pages?
 fn is_ours(url: &Url, ui: Option<&Url>) -> bool {
     ui.is_some_and(|ui| url.origin() == ui.origin() && url.path().starts_with("/ui/"))
+}
+
+/// Is it something that one of the window's own pages made in memory?
+fn is_made_here(url: &Url, ui: Option<&Url>) -> bool {
+    ui.is_some_and(|ui| url.scheme() == "blob" && url.origin() == ui.origin())
+}
+
+/// Where a file is saved: as the web view suggests, in the user's folder for downloads, else at home. The web view
+/// itself falls back on the folder the program was started in.
+fn place_for(handle: &AppHandle, suggested: &Path) -> PathBuf {
+    let folder = match handle.path().download_dir() {
+        Ok(_) => return suggested.to_owned(),
+        Err(_) => handle.path().home_dir(),
+    };
+    let (Ok(folder), Some(name)) = (folder, suggested.file_name()) else {
+        return suggested.to_owned();
+    };
+    free_name(&folder.join(name), Path::exists)
+}
+
+/// The path, or the next one with a number, that is not taken.
+fn free_name(path: &Path, taken: impl Fn(&Path) -> bool) -> PathBuf {
+    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = (text(path.file_stem()), text(path.extension()));
+    (1..)
+        .map(|number| path.with_file_name(format!("{stem} ({number}).{ending}")))
+        .find(|other| !taken(other))
+        .filter(|_| taken(path))
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// May it go to the browser? Secure web pages only: no files, no programs.
@@ -144,6 +200,29 @@ mod tests {
             assert_eq!(is_ours(&url(address), Some(&ui)), ours, "{address}");
         }
         assert!(!is_ours(&ui, None));
+    }
+
+    #[test]
+    fn only_what_our_pages_made_is_saved() {
+        let ui = url("http://127.0.0.1:5800/ui/");
+        for (address, ours) in [
+            ("blob:http://127.0.0.1:5800/0b2a", true),
+            ("blob:http://127.0.0.1:5801/0b2a", false),
+            ("blob:https://127.0.0.1:5800/0b2a", false),
+            ("blob:null/0b2a", false),
+            ("http://127.0.0.1:5800/v1/state", false),
+            ("data:text/plain,x", false),
+        ] {
+            assert_eq!(is_made_here(&url(address), Some(&ui)), ours, "{address}");
+        }
+        assert!(!is_made_here(&url("blob:http://127.0.0.1:5800/0b2a"), None));
+    }
+
+    #[test]
+    fn files_are_not_overwritten() {
+        let taken = |path: &Path| ["/h/a.srt", "/h/a (1).srt"].contains(&path.to_str().unwrap_or_default());
+        assert_eq!(free_name(Path::new("/h/a.srt"), taken), Path::new("/h/a (2).srt"));
+        assert_eq!(free_name(Path::new("/h/b.srt"), taken), Path::new("/h/b.srt"));
     }
 
     #[test]

@@ -39,6 +39,17 @@ def engine_path():
     return str(built[-1])
 
 
+def speech_python():
+    """The Python with the speech engine, as a variable of the environment."""
+    named = os.environ.get("LLAMARUNNER_SPEECH_PYTHON")
+    if not named:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "llama-runner"
+        made = sorted((cache / "python").glob("speech-*/bin/python"))
+        assert made, "no speech engine: run `cargo xtask setup --test`"
+        named = str(made[-1])
+    return {"LLAMARUNNER_SPEECH_PYTHON": named}
+
+
 def until(probe, what, seconds=15):
     """Polls until the probe gives something true, and returns it."""
     deadline = time.monotonic() + seconds
@@ -65,7 +76,7 @@ class Desktop:
         pairs = (item.split("=", 1) for item in listing.read_text().split("\0") if "=" in item)
         # LLAMA_RUNNER_… of the test run would be settings of the product.
         self.env = {key: value for key, value in pairs if not key.startswith("LLAMA_RUNNER_")}
-        self.env["LLAMARUNNER_LLAMA_SERVER"] = engine_path()
+        self.env.update(speech_python(), LLAMARUNNER_LLAMA_SERVER=engine_path())
         self.opened = []
         self._x = None
 

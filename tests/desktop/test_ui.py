@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from browser import brightness
-from desktop import MODELS, binary, engine_path, until
+from desktop import MODELS, binary, engine_path, speech_python, until
 from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "clients" / "python"))
@@ -36,7 +36,7 @@ class Server:
         self.env = {
             "HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "XDG_CONFIG_HOME": str(self.home / "cfg"),
             "XDG_DATA_HOME": str(self.home / "data"), "XDG_CACHE_HOME": str(self.home / "cache"),
-            "LLAMARUNNER_LLAMA_SERVER": engine or engine_path(),
+            "LLAMARUNNER_LLAMA_SERVER": engine or engine_path(), **speech_python(),
         }
         self.models = models
         if config:
@@ -76,7 +76,7 @@ def server():
 @pytest.fixture(scope="module")
 def chromium():
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required"])
         yield browser
         browser.close()
 
@@ -360,7 +360,7 @@ def test_a_chosen_theme_is_kept(server, browse):
     assert background() == "rgb(250, 250, 247)"
 
 
-@pytest.mark.parametrize("where", ["home", "models", f"models/{MODEL}", "chat"])
+@pytest.mark.parametrize("where", ["home", "models", f"models/{MODEL}", "chat", "speech"])
 def test_reflows_at_320_pixels(server, browse, pictures, where):
     page = browse(server.ui + f"#/{where}", size=(320, 640), reduced_motion="reduce")
     expect(page.locator("main")).not_to_be_empty()
@@ -371,7 +371,7 @@ def test_reflows_at_320_pixels(server, browse, pictures, where):
 
 
 def test_names_for_every_control(server, browse):
-    for where in ("home", f"models/{MODEL}", "chat"):
+    for where in ("home", f"models/{MODEL}", "chat", "speech"):
         page = browse(server.ui + f"#/{where}")
         expect(page.locator("main")).not_to_be_empty()
         page.wait_for_timeout(200)

@@ -4,9 +4,10 @@ import pathlib
 import urllib.request
 
 from browser import WindowDriver, colours
-from desktop import MODELS, binary, memory, until
+from desktop import MODELS, ROOT, binary, memory, until
 
 MODEL = "tiny-chat"
+AUDIO = ROOT / "crates" / "testkit" / "fixtures" / "audio"
 PORTS = ("--ollama-port", "0", "--lmstudio-port", "0", "--management-port", "0")
 
 
@@ -62,6 +63,17 @@ def test_the_window_shows_state_and_starts_a_model(desktop, pictures):
     driver.keys("message", "ping\ue007")  # Enter
     until(lambda: "pong" in driver.text("answer"), "the model's answer", 30)
     driver.picture(pictures / "window-chat.png")
+
+    # The Speech page takes files, may ask for the microphone, and saves what it made.
+    driver.click("nav-speech")
+    driver.keys("file", str(AUDIO / "fox.wav"))
+    until(lambda: "The quick brown fox" in driver.text("segments"), "the words", 60)
+    driver.click("save-srt")
+    saved = pathlib.Path(desktop.env["HOME"]) / "fox.srt"
+    until(saved.exists, "the file of subtitles")
+    until(lambda: saved.read_text().startswith("1\n00:00:00,000 --> "), "its content")
+    driver.picture(pictures / "window-speech.png")
+    print("recording:", driver.script("return [typeof navigator.mediaDevices, typeof MediaRecorder]"))
 
     # The page is a browser page: it can neither call into the process nor leave its address.
     refused = driver.awaited("""

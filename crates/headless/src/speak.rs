@@ -1,5 +1,6 @@
 //! `speak`: a text as sound, into a file, a pipe or the loudspeaker.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -60,7 +61,7 @@ impl<'a> Job<'a> {
             Some(path) => Goal::File(path.clone()),
             None if output.json => return Err(Failure::usage("--json needs -o FILE")),
             None if !std::io::stdout().is_terminal() => Goal::Stdout,
-            None if players().next().is_some() => Goal::Loudspeaker,
+            None if players(&path()).next().is_some() => Goal::Loudspeaker,
             None => {
                 return Err(Failure::usage(
                     "no program that plays sound was found (aplay, paplay, afplay, ffplay); give -o FILE",
@@ -105,7 +106,7 @@ impl<'a> Job<'a> {
                     .tempfile()?;
                 self.pour(answer, file.as_file_mut()).await?;
                 end_of_wav(file.as_file_mut())?;
-                play(file.path())?;
+                play(file.path(), &path())?;
             }
             Goal::File(path) => {
                 let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
@@ -232,19 +233,24 @@ fn end_of_wav(file: &mut std::fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
-fn players() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    PLAYERS
-        .iter()
-        .filter(move |(name, _)| folders.iter().any(|folder| folder.join(name).is_file()))
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
-fn play(file: &Path) -> Result<(), Failure> {
-    for (player, arguments) in players() {
+/// The programs that are there, with what makes them quiet.
+fn players(path: &OsStr) -> impl Iterator<Item = (PathBuf, &'static [&'static str])> {
+    let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
+    PLAYERS.iter().filter_map(move |(name, arguments)| {
+        let mut programs = folders.iter().map(|folder| folder.join(name));
+        Some((programs.find(|program| program.is_file())?, *arguments))
+    })
+}
+
+fn play(file: &Path, path: &OsStr) -> Result<(), Failure> {
+    for (player, arguments) in players(path) {
         let mut command = std::process::Command::new(player);
         command
-            .args(*arguments)
+            .args(arguments)
             .arg(file)
             .stdin(Stdio::null())
             .stderr(Stdio::null());
@@ -253,7 +259,7 @@ fn play(file: &Path) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    let names: Vec<&str> = players().map(|(name, _)| *name).collect();
+    let names: Vec<String> = players(path).map(|(player, _)| player.display().to_string()).collect();
     Err(Failure::new(format!(
         "{} could not play the sound; give -o FILE to keep it",
         names.join(", ")
@@ -317,6 +323,30 @@ mod tests {
         }
         assert!(of("", &file("x.txt")).is_err() && of("", &file("x")).is_err());
         assert!(of("-f mp3", &Goal::Loudspeaker).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_next_player_is_tried_when_one_cannot() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let sound = folder.path().join("x.wav");
+        let played = folder.path().join("played");
+        let player = |name: &str, script: &str| {
+            let program = folder.path().join(name);
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let path = folder.path().as_os_str();
+        assert_eq!(players(path).count(), 0);
+        player("paplay", "exit 1");
+        let failure = format!("{:?}", play(&sound, path).unwrap_err());
+        assert!(failure.contains("paplay could not play the sound"), "{failure}");
+        player("aplay", &format!("echo \"$@\" > {}", played.display()));
+        play(&sound, path).unwrap();
+        let arguments = std::fs::read_to_string(&played).unwrap();
+        assert_eq!(arguments, format!("-q {}\n", sound.display()));
     }
 
     #[test]

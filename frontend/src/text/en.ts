@@ -210,7 +210,7 @@ export const en = {
     listen: 'Speech to text',
     model: 'Model',
     language: 'Language',
-    detect: 'Found out',
+    detect: 'Detect',
     translate: 'Translate to English',
     translateNot: (model: string) => `${model} cannot translate.`,
     none: 'No speech model is installed.',

@@ -15,6 +15,18 @@ function enginePath() {
   return built.at(-1);
 }
 
+/** The Python with the speech engine that `cargo xtask test` made sure of, as a variable of the environment. */
+function speechPython() {
+  if (process.env.LLAMARUNNER_SPEECH_PYTHON) return { LLAMARUNNER_SPEECH_PYTHON: process.env.LLAMARUNNER_SPEECH_PYTHON };
+  const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'llama-runner/python');
+  const names = (existsSync(folder) ? readdirSync(folder) : []).filter((name) => name.startsWith('speech-'));
+  const made = names.map((name) => join(folder, name, 'bin/python')).filter(existsSync);
+  return made.length ? { LLAMARUNNER_SPEECH_PYTHON: made.at(-1) } : {};
+}
+
+/** The recordings that the tests hear. */
+export const recordings = join(root, 'crates/testkit/fixtures/audio');
+
 /** Starts the server and resolves with its addresses and a stop function. `config`: its configuration. */
 export async function start({ config } = {}) {
   const home = mkdtempSync(join(tmpdir(), 'llama-runner-js-'));
@@ -29,7 +41,7 @@ export async function start({ config } = {}) {
     env: {
       HOME: home, PATH: process.env.PATH, LANG: 'C.UTF-8', XDG_CONFIG_HOME: join(home, 'config'),
       XDG_DATA_HOME: join(home, 'data'), XDG_CACHE_HOME: join(home, 'cache'), XDG_RUNTIME_DIR: join(home, 'run'),
-      LLAMARUNNER_LLAMA_SERVER: enginePath(),
+      LLAMARUNNER_LLAMA_SERVER: enginePath(), ...speechPython(),
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

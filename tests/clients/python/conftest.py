@@ -28,6 +28,16 @@ def engine_path():
     return str(built[-1])
 
 
+def speech_python():
+    """The Python with the speech engine that `cargo xtask test` made sure of; None: there is none."""
+    named = os.environ.get("LLAMARUNNER_SPEECH_PYTHON")
+    if named:
+        return named
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "llama-runner"
+    made = sorted((cache / "python").glob("speech-*/bin/python"))
+    return str(made[-1]) if made else None
+
+
 def binary():
     return os.environ.get("LLAMA_RUNNER_BIN") or str(ROOT / "target" / "debug" / "llama-runner")
 
@@ -41,8 +51,11 @@ class Runner:
             "HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8",
             "XDG_CONFIG_HOME": str(self.home / "config"), "XDG_DATA_HOME": str(self.home / "data"),
             "XDG_CACHE_HOME": str(self.home / "cache"), "XDG_RUNTIME_DIR": str(self.home / "run"),
-            "LLAMARUNNER_LLAMA_SERVER": engine_path(), **(env or {}),
+            "LLAMARUNNER_LLAMA_SERVER": engine_path(),
         }
+        if speech_python():
+            self.env["LLAMARUNNER_SPEECH_PYTHON"] = speech_python()
+        self.env.update(env or {})
         (self.home / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         if config is not None:
             (self.home / "config" / "llama-runner").mkdir(parents=True, exist_ok=True)
@@ -108,6 +121,13 @@ def start(tmp_path):
     for server in servers:
         if server.process.poll() is None:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def speech():
+    """The folder of recordings; tests that use it need the speech engine."""
+    assert speech_python(), "no speech engine: run `cargo xtask setup --test`"
+    return FIXTURES / "audio"
 
 
 @pytest.fixture(scope="session")

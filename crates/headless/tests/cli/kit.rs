@@ -51,6 +51,7 @@ impl Home {
             .env_clear()
             .envs(self.home.env())
             .env("LLAMARUNNER_LLAMA_SERVER", &self.engine)
+            .env("LLAMARUNNER_SPEECH_PYTHON", testkit::stub_speech_path())
             .stdin(Stdio::null());
         command
     }

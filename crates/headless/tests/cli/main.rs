@@ -4,4 +4,5 @@
 mod kit;
 mod offline;
 mod serving;
+mod speech;
 mod talking;

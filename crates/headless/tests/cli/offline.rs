@@ -23,6 +23,8 @@ fn wrong_usage_is_code_2() {
         "ps",
         "show",
         "run",
+        "transcribe",
+        "speak",
         "start",
         "stop",
         "logs",
@@ -51,6 +53,9 @@ fn verbs_without_a_server_say_how_to_start_one() {
         &["stop", "m"],
         &["logs", "m"],
         &["run", "m", "hi"],
+        &["transcribe", "-"],
+        &["speak", "hi", "-o", "x.mp3"],
+        &["speak", "--voices"],
     ] {
         let output = home.run(&[verb, &["--management-url", &url]].concat());
         assert_eq!(output.status.code(), Some(1), "{verb:?}");
