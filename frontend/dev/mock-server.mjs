@@ -33,7 +33,7 @@ const state = {
     model('espeak-ng', { size: 0, quantization: '', parameters: 0, context_length: null, capabilities: ['speech'] }),
     model('<img src=x onerror=alert(1)>', { capabilities: ['rerank'] }),
   ],
-  requests: [], downloads: [], memory: { total: 32 * GIB, available: 18.4 * GIB, engines: 0 }, problems: [],
+  requests: [], downloads: [], transcriptions: [], memory: { total: 32 * GIB, available: 18.4 * GIB, engines: 0 }, problems: [],
   config: { path: '/home/u/.config/llama-runner/config.json', ok: true, error: null },
 };
 const logs = new Map();
@@ -120,15 +120,15 @@ const HEARD = [
 /** What the recording is does not matter here: it always holds the same three sentences. */
 async function transcribe(out) {
   const entry = state.models.find((m) => m.key === 'whisper-base');
-  const id = `req_${++seq}`;
+  const id = ++seq;
   let gone = false;
   out.on('close', () => (gone = true));
   const tell = (id, name, progress) => publish({ type: 'transcription', transcription: {
-    id, model: entry.key, asked: id === 'req_other' ? 'whisper-1' : entry.key, task: 'transcribe', state: name, progress, duration: 90,
+    id, model: entry.key, asked: id === 1e9 ? 'whisper-1' : entry.key, task: 'transcribe', state: name, progress, duration: 90,
     language: 'en', processing_s: null, characters: 0, error: null } });
-  tell('req_other', 'running', 0.4);
+  tell(1e9, 'running', 0.4);
   await start(entry);
-  out.writeHead(200, { 'content-type': 'text/event-stream', 'x-request-id': id });
+  out.writeHead(200, { 'content-type': 'text/event-stream', 'x-request-id': id.toString(16).padStart(16, '0') });
   const send = (event) => out.write(`data: ${JSON.stringify(event)}\n\n`);
   for (const [at, [start, end, text]] of HEARD.entries()) {
     for (let step = 0; step < 5 && !gone; step += 1) {
@@ -139,7 +139,7 @@ async function transcribe(out) {
     send({ type: 'transcript.text.delta', delta: text, segment: { id: at, start, end }, progress: end / 90 });
   }
   tell(id, gone ? 'cancelled' : 'completed', 1);
-  tell('req_other', 'completed', 1);
+  tell(1e9, 'completed', 1);
   if (gone) return;
   const text = HEARD.map(([, , words]) => words).join('').trim();
   send({ type: 'transcript.text.done', text, language: 'en', language_probability: 0.987, duration: 90, usage: { type: 'duration', seconds: 90 } });

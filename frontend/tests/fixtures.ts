@@ -51,6 +51,7 @@ export const view = (change: Partial<StateView> = {}): StateView => ({
   models: [],
   requests: [],
   downloads: [],
+  transcriptions: [],
   memory: { total: 0, available: 0, engines: 0 },
   problems: [],
   config: { path: '', ok: true, error: null },

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { TranscriptionView } from '../src/api/types';
-import { foldTranscription } from '../src/state/reduce';
+import { reduce, transcriptionOf, underWay } from '../src/state/reduce';
 import { recorderProblem } from '../src/state/recorder.svelte';
 import { LANGUAGES, languageName, languages } from '../src/text/language';
+import { view } from './fixtures';
 import { transcriptName, writeTranscript, type Transcription } from '../src/text/transcript';
 
 const transcript: Transcription = {
@@ -61,20 +62,29 @@ describe('languages', () => {
   });
 });
 
-describe('foldTranscription', () => {
+describe('transcriptions', () => {
   const job = (change: Partial<TranscriptionView>): TranscriptionView => ({
-    id: 'req_1', model: 'm', asked: 'm', task: 'transcribe', state: 'running', progress: 0, duration: null, language: null,
+    id: 1, model: 'm', asked: 'm', task: 'transcribe', state: 'running', progress: 0, duration: null, language: null,
     processing_s: null, characters: 0, error: null, ...change,
   });
+  const after = (...jobs: TranscriptionView[]) =>
+    jobs.reduce((state, transcription) => reduce(state, { seq: 1, at_ms: 1, type: 'transcription', transcription }), view());
 
-  it('keeps what runs, in the order it came, and drops what ended', () => {
-    let list = foldTranscription([], job({ id: 'req_10' }));
-    list = foldTranscription(list, job({ id: 'req_9', state: 'queued' }));
-    list = foldTranscription(list, job({ id: 'req_10', progress: 0.5 }));
-    expect(list.map(({ id, progress }) => [id, progress])).toEqual([['req_9', 0], ['req_10', 0.5]]);
-    for (const state of ['completed', 'failed', 'cancelled'] as const) {
-      expect(foldTranscription(list, job({ id: 'req_9', state })).map(({ id }) => id)).toEqual(['req_10']);
-    }
+  it('are listed the newest first, and move where they are', () => {
+    const { transcriptions } = after(job({ id: 10 }), job({ id: 9, state: 'queued' }), job({ id: 10, progress: 0.5 }));
+    expect(transcriptions.map(({ id, progress }) => [id, progress])).toEqual([[9, 0], [10, 0.5]]);
+  });
+
+  it.each([['queued', true], ['running', true], ['completed', false], ['failed', false], ['cancelled', false]] as const)(
+    '%s is under way: %s',
+    (state, wanted) => expect(underWay(job({ state }))).toBe(wanted),
+  );
+
+  it('are found by the id of their answer', () => {
+    const list = [job({ id: 255 }), job({ id: 16 })];
+    expect(transcriptionOf('0000000000000010', list)?.id).toBe(16);
+    expect(transcriptionOf('00000000000000ff', list)?.id).toBe(255);
+    for (const none of ['of-the-caller', '0000000000000011', null]) expect(transcriptionOf(none, list)).toBeUndefined();
   });
 });
 

@@ -107,7 +107,7 @@ export interface DownloadView {
 
 /** A transcription or translation of any app. It does not hold the text. */
 export interface TranscriptionView {
-  id: number | string;
+  id: number;
   model: string;
   /** The name the app used. */
   asked: string;
@@ -132,6 +132,8 @@ export interface StateView {
   requests: RequestView[];
   /** Newest first. */
   downloads: DownloadView[];
+  /** Newest first: those under way and the last that ended, this window's own too. */
+  transcriptions: TranscriptionView[];
   memory: { total: number; available: number; engines: number };
   problems: string[];
   config: { path: string; ok: boolean; error: string | null };

@@ -34,8 +34,15 @@ export function reduce(state: StateView, event: ServerEvent): StateView {
       const downloads = [...others, event.job].sort((a, b) => b.started_ms - a.started_ms || b.id.localeCompare(a.id));
       return { ...state, downloads };
     }
+    case 'transcription': {
+      const moved = event.transcription;
+      // A new one comes first; one that moves stays where it is.
+      const transcriptions = state.transcriptions.some((one) => one.id === moved.id)
+        ? state.transcriptions.map((one) => (one.id === moved.id ? moved : one))
+        : [moved, ...state.transcriptions];
+      return { ...state, transcriptions };
+    }
     case 'catalog_changed':
-    case 'transcription':
     case 'requests':
     case 'log':
     case 'shutting_down':
@@ -60,9 +67,12 @@ export function needsSnapshot(event: ServerEvent): boolean {
   }
 }
 
-/** The transcriptions under way after one of them moved; those that ended are dropped. */
-export function foldTranscription(list: readonly TranscriptionView[], moved: TranscriptionView): readonly TranscriptionView[] {
-  const others = list.filter((one) => one.id !== moved.id);
-  const over = moved.state === 'completed' || moved.state === 'failed' || moved.state === 'cancelled';
-  return over ? others : [...others, moved].sort((a, b) => String(a.id).localeCompare(String(b.id), undefined, { numeric: true }));
+/** Is it still to be heard, or being heard? */
+export const underWay = (transcription: TranscriptionView): boolean =>
+  transcription.state === 'queued' || transcription.state === 'running';
+
+/** The transcription of an answer with this `x-request-id`, which writes in hexadecimal what events have as a number. */
+export function transcriptionOf(requestId: string | null, list: readonly TranscriptionView[]): TranscriptionView | undefined {
+  const id = requestId === null ? NaN : Number(`0x${requestId}`);
+  return list.find((one) => one.id === id);
 }

@@ -1,6 +1,6 @@
 import { fetchState } from '../api/client';
-import { EVENT_TYPES, type ModelView, type ServerEvent, type StateView, type TranscriptionView } from '../api/types';
-import { foldTranscription, needsSnapshot, reduce } from './reduce';
+import { EVENT_TYPES, type ModelView, type ServerEvent, type StateView } from '../api/types';
+import { needsSnapshot, reduce } from './reduce';
 
 export type Connection = 'connecting' | 'live' | 'stale';
 
@@ -15,8 +15,6 @@ export class ServerStore {
   /** When the last news came; shown while the stream is lost. */
   seenAt = $state(0);
   stopping = $state(false);
-  /** Transcriptions under way, this window's own too. Only events tell of them. */
-  transcriptions = $state.raw<readonly TranscriptionView[]>([]);
 
   #source: EventSource | null = null;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -29,8 +27,6 @@ export class ServerStore {
     const source = new EventSource('/v1/events');
     this.#source = source;
     source.addEventListener('state', (event) => {
-      // A stream that begins anew: what ended in between was not told.
-      this.transcriptions = [];
       this.#receive(JSON.parse((event as MessageEvent<string>).data) as StateView);
     });
     for (const type of EVENT_TYPES) {
@@ -68,7 +64,6 @@ export class ServerStore {
     this.seenAt = Date.now();
     this.connection = 'live';
     if (event.type === 'shutting_down') this.stopping = true;
-    if (event.type === 'transcription') this.transcriptions = foldTranscription(this.transcriptions, event.transcription);
     if (this.state) this.state = reduce(this.state, event);
     if (needsSnapshot(event)) this.refresh();
   }
