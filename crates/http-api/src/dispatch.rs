@@ -29,6 +29,7 @@ use crate::handlers;
 use crate::inflate;
 use crate::limits::Permit;
 use crate::listener::{Flavour, Listener, Slot};
+use crate::resumable;
 use crate::routes::{self, Class, Dialect, Found, Operation, Route, allow};
 use crate::settings::ApiSettings;
 use crate::settle::{End, Settle};
@@ -240,7 +241,8 @@ pub(crate) async fn answer(
 
 /// The handler at work, owning all it needs.
 fn handle(exchange: Arc<Exchange>, body: Incoming) -> Handler {
-    let handling = async move { handlers::run(&exchange.cx, &exchange.parts, body).await };
+    let working = Arc::clone(&exchange);
+    let handling = async move { handlers::run(&working.cx, &working.parts, body).await };
     let handling = AssertUnwindSafe(handling).catch_unwind().map(|handled| {
         handled.unwrap_or_else(|_| {
             tracing::error!("a handler panicked");
@@ -249,7 +251,7 @@ fn handle(exchange: Arc<Exchange>, body: Incoming) -> Handler {
             ))
         })
     });
-    Box::pin(handling)
+    resumable::detach(Box::pin(handling), &exchange)
 }
 
 struct Admitted {

@@ -17,6 +17,7 @@ mod limits;
 mod listener;
 mod port_holder;
 mod relay;
+mod resumable;
 mod rewake;
 mod routes;
 mod settings;

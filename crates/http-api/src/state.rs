@@ -15,6 +15,7 @@ use telemetry::EventBus;
 
 use crate::limits::Limiter;
 use crate::listener::{ConnectionLimits, Flavour, ListenerProblem};
+use crate::resumable::Resumables;
 use crate::settings::ApiSettings;
 use crate::sockets;
 use crate::transcriptions::Transcriptions;
@@ -63,6 +64,7 @@ pub struct ApiState {
     pub(crate) listeners: Arc<ArcSwap<ListenersView>>,
     pub(crate) config_status: Arc<dyn Fn() -> ConfigView + Send + Sync>,
     pub(crate) limiter: Limiter,
+    pub(crate) resumables: Resumables,
     pub(crate) sdk_clients: sockets::lmstudio::Clients,
     pub(crate) sdk_log: sockets::lmstudio::SdkLog,
     pub(crate) started: Instant,
@@ -88,6 +90,7 @@ impl ApiState {
             listeners: parts.listeners,
             config_status: parts.config_status,
             limiter: Limiter::default(),
+            resumables: Resumables::default(),
             sdk_clients: sockets::lmstudio::Clients::default(),
             sdk_log: sockets::lmstudio::SdkLog::default(),
             started: Instant::now(),

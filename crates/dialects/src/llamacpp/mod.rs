@@ -10,6 +10,6 @@ pub use check::{check_native, check_template};
 pub use error::{error, error_value, passes};
 pub use metrics::{EngineMetrics, Exposition, metrics};
 pub use router::{
-    ModelChanges, RouterFacts, download_name, engine_props, load_reply, model_of_call, repository, router_props,
-    success, unload_reply,
+    ModelChanges, RouterFacts, conversation_ids, download_name, engine_props, load_reply, model_of_call, repository,
+    router_props, success, unload_reply,
 };

@@ -5,6 +5,21 @@ use serde_json::{Map, Value, json};
 
 use crate::{json::to_vec, sse};
 
+/// The names in a body of `POST /v1/streams/lookup`.
+///
+/// # Errors
+/// The body is no JSON object with a list of them.
+pub fn conversation_ids(body: &[u8]) -> Result<Vec<String>, RunnerError> {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        conversation_ids: Vec<String>,
+    }
+    let asked: Result<Asked, _> = serde_json::from_slice(body);
+    asked.map(|asked| asked.conversation_ids).map_err(|_| {
+        RunnerError::invalid("The body must be {\"conversation_ids\": [\"…\"]}.").param("conversation_ids")
+    })
+}
+
 /// The model of a `POST /models/load` or `/models/unload` body: llama.cpp's `{"model"}` or Kronk's `{"id"}` (management
 /// contract 6.1).
 ///

@@ -40,6 +40,9 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         Op::LlamaLoad => load(cx, body).await,
         Op::LlamaUnload => unload(cx, body).await,
         Op::LlamaModelEvents => Ok(super::model_events::events(cx)),
+        Op::LlamaResume => resume(cx, parts),
+        Op::LlamaStop => stop(cx, parts),
+        Op::LlamaLookup => look_up(cx, body).await,
         Op::LlamaProps => props(cx, parts).await,
         Op::LlamaMetrics => metrics(cx, parts).await,
         Op::LlamaSlots => glance(cx, parts, Method::GET, "/slots", Bytes::new()).await,
@@ -61,6 +64,42 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     }
 }
 
+/// The name of a chat that goes on without its client.
+fn conversation(parts: &Parts) -> Result<String, RunnerError> {
+    let name = query(parts, "conv_id").filter(|name| !name.is_empty());
+    name.ok_or_else(|| RunnerError::invalid("conv_id is missing: the X-Conversation-Id of the chat.").param("conv_id"))
+}
+
+/// `GET /v1/stream?conv_id=…&from=N`.
+fn resume(cx: &Cx, parts: &Parts) -> Answer {
+    let name = conversation(parts)?;
+    let from = query(parts, "from").unwrap_or_default();
+    let from = match from.as_str() {
+        "" => 0,
+        number => number
+            .parse()
+            .map_err(|_| RunnerError::invalid("from must be a number of bytes.").param("from"))?,
+    };
+    cx.state().resumables.resume(&name, from)
+}
+
+/// `DELETE /v1/stream?conv_id=…`: the same answer whether there was one or not.
+fn stop(cx: &Cx, parts: &Parts) -> Answer {
+    cx.state().resumables.stop(&conversation(parts)?);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = http::StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// `POST /v1/streams/lookup`.
+async fn look_up(cx: &Cx, body: Incoming) -> Answer {
+    let names = llamacpp::conversation_ids(&cx.collect(body).await?)?;
+    Ok(json(
+        cx.route.dialect,
+        cx.state().resumables.look_up(&names).to_string(),
+    ))
+}
+
 /// `GET /v1/health`.
 fn health(cx: &Cx) -> Response<Body> {
     if cx.connection.listener.cancel.is_cancelled() {
@@ -76,7 +115,10 @@ pub(super) async fn list_models(cx: &Cx, parts: &Parts) -> Answer {
         cx.state().registry.rescan().await;
     }
     if parts.headers.contains_key("anthropic-version") {
-        let body = anthropic::models_list(&listed(cx.state()), openai::options(cx, false));
+        let mut models = listed(cx.state());
+        // Its callers chat with whatever is listed.
+        models.retain(|model| !model.entry.is_speech());
+        let body = anthropic::models_list(&models, openai::options(cx, false));
         return Ok(json(cx.route.dialect, body));
     }
     Ok(openai::list_models(cx, parts))
@@ -110,8 +152,13 @@ async fn download(cx: &Cx, body: Incoming) -> Answer {
     if known(cx, &name).is_some() {
         return Err(RunnerError::invalid(format!("model '{name}' already exists")).param("model"));
     }
-    let (repo, file_or_quant) = llamacpp::repository(&name)?;
-    let source = Source::Hub { repo, file_or_quant };
+    let source = match Source::whisper(&name) {
+        Some(whisper) => whisper,
+        None => {
+            let (repo, file_or_quant) = llamacpp::repository(&name)?;
+            Source::Hub { repo, file_or_quant }
+        }
+    };
     cx.state().downloads.start_job(source).await?.planned().await?;
     Ok(json(cx.route.dialect, llamacpp::success()))
 }
@@ -215,6 +262,7 @@ async fn glance(cx: &Cx, parts: &Parts, method: Method, path: &str, body: Bytes)
     let object = body.trim_ascii_start().first() == Some(&b'{');
     let peeked = if object { Some(peek::peek(&body)?) } else { None };
     let entry = locate(cx, parts, peeked.as_ref(), ANY)?;
+    require(&entry, entry.key.as_str(), ANY, path.trim_start_matches('/'))?;
     let lease = look(cx, parts, &entry).await?;
     let response = EngineCalls::new(cx, &lease)
         .relay(method, &target_path(parts, path), body)
@@ -354,7 +402,7 @@ fn only_engine(cx: &Cx) -> Option<Lease> {
     let mut ready = router
         .instances()
         .into_iter()
-        .filter(|instance| instance.state == ModelState::Ready);
+        .filter(|instance| instance.state == ModelState::Ready && !instance.launch.mode.is_speech());
     let first = ready.next()?;
     if ready.next().is_some() {
         return None;
@@ -411,6 +459,7 @@ async fn own_text(cx: &Cx, lease: &Lease, path: &str) -> Option<Own> {
 async fn metrics(cx: &Cx, parts: &Parts) -> Answer {
     if query(parts, "model").is_some_and(|model| !model.is_empty()) {
         let entry = locate(cx, parts, None, ANY)?;
+        require(&entry, entry.key.as_str(), ANY, "metrics")?;
         let lease = look(cx, parts, &entry).await?;
         let calls = EngineCalls::new(cx, &lease);
         let response = calls.relay(Method::GET, "/metrics", Bytes::new()).await?;
@@ -428,7 +477,9 @@ async fn metrics(cx: &Cx, parts: &Parts) -> Answer {
         if instance.state != ModelState::Ready {
             continue;
         }
-        let own = match state.router.look(&instance.model) {
+        // Speech engines count nothing in this form.
+        let counts = !instance.launch.mode.is_speech();
+        let own = match state.router.look(&instance.model).filter(|_| counts) {
             Some(lease) => own_text(cx, &lease, "/metrics").await,
             None => None,
         };

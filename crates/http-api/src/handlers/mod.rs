@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod downloads;
+mod form_relay;
 pub(crate) mod lease;
 mod listening;
 mod llamacpp;
@@ -76,7 +77,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
             Box::pin(responses::run(cx, parts, body)).await
         }
         Op::Transcriptions | Op::Translations => Box::pin(listening::run(cx, parts, body)).await,
-        Op::Speech | Op::Voices | Op::AudioModels => Box::pin(speaking::run(cx, parts, body)).await,
+        Op::Speech | Op::Voices | Op::AudioModels | Op::VoicePacks => Box::pin(speaking::run(cx, parts, body)).await,
         Op::Messages | Op::CountTokens => Box::pin(anthropic::run(cx, parts, body)).await,
         Op::LlamaCompletion
         | Op::LlamaInfill
@@ -97,7 +98,10 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         | Op::LlamaDownload
         | Op::LlamaLoad
         | Op::LlamaUnload
-        | Op::LlamaModelEvents => Box::pin(llamacpp::run(cx, parts, body)).await,
+        | Op::LlamaModelEvents
+        | Op::LlamaResume
+        | Op::LlamaStop
+        | Op::LlamaLookup => Box::pin(llamacpp::run(cx, parts, body)).await,
         Op::LmStudioGreeting => Ok(lmstudio::greeting()),
         Op::LmStudioStatus => Ok(lmstudio::lms_status(cx)),
         Op::V1Models

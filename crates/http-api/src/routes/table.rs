@@ -74,6 +74,7 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/v1/audio/speech", Audio, Op::Speech, Inference, "Text to speech"),
     route(Get, "/v1/audio/voices", Audio, Op::Voices, Inference, "Voices"),
     route(Get, "/v1/audio/models", Audio, Op::AudioModels, Inference, "Models that hear or speak"),
+    route(Get, "/v1/audio/packs", LlamaRunner, Op::VoicePacks, Management, "Voices that can be installed, with licences"),
     // Anthropic
     route(Post, "/v1/messages", Anthropic, Op::Messages, Inference, "Chat"),
     route(Post, "/v1/messages/count_tokens", Anthropic, Op::CountTokens, Inference, "Tokens of a chat, template included"),
@@ -102,6 +103,9 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/models/load", LlamaCpp, Op::LlamaLoad, Management, "Load a model"),
     route(Post, "/models/unload", LlamaCpp, Op::LlamaUnload, Management, "Unload a model"),
     route(Get, "/models/sse", LlamaCpp, Op::LlamaModelEvents, Inference, "Changes of models (server-sent events)"),
+    route(Get, "/v1/stream", LlamaCpp, Op::LlamaResume, Inference, "Read a chat's stream again, from any byte"),
+    route(Delete, "/v1/stream", LlamaCpp, Op::LlamaStop, Inference, "Stop a chat that was given a name"),
+    route(Post, "/v1/streams/lookup", LlamaCpp, Op::LlamaLookup, Inference, "State of chats by their names"),
     route(Post, "/rerank", LlamaCpp, Op::Rerank, Inference, "Score documents for a query"),
     route(Post, "/reranking", LlamaCpp, Op::Rerank, Inference, "Score documents for a query"),
     // LM Studio
