@@ -179,6 +179,7 @@ pub(crate) fn downloads(config: &Config, places: &Places) -> DownloadSettings {
     DownloadSettings {
         models_dir: downloads_dir(config, places),
         speech_dir: speech_dir(config, places),
+        voices_dir: crate::voices::root(places),
         max_parallel: downloads.max_parallel.max(1) as usize,
         bandwidth_limit: downloads.bandwidth_limit,
         huggingface_base_url: downloads.huggingface_base_url.clone(),

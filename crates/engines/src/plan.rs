@@ -332,6 +332,52 @@ mod tests {
     }
 
     #[test]
+    fn engines_without_a_context_are_planned_by_kind() {
+        let kinds = [
+            (EngineKind::FasterWhisper, EngineMode::Transcription, 1),
+            (EngineKind::Speech, EngineMode::Speech, 2),
+            (EngineKind::Custom, EngineMode::Completion, 4),
+        ];
+        for (engine, mode, parallel) in kinds {
+            let able = match mode {
+                EngineMode::Transcription => Capability::Transcription,
+                EngineMode::Speech => Capability::Speech,
+                _ => Capability::Chat,
+            };
+            let mut entry = ModelEntry {
+                engine,
+                ..entry(&[able])
+            };
+            let defaults = LaunchOptions {
+                parallel: Some(16),
+                ..context(4096)
+            };
+            let launch = plan(&entry, &defaults, &ram(8));
+            assert_eq!(
+                (launch.mode, launch.context, launch.parallel),
+                (mode, 0, parallel),
+                "{engine:?}"
+            );
+            assert_eq!(memory_needed(&entry, &launch), entry.size + SPEECH_BUFFERS);
+            let wish = LaunchOptions {
+                threads: Some(2),
+                ..context(4096)
+            };
+            let heeded = heeded(&entry, wish);
+            assert_eq!((heeded.context, heeded.threads), (None, Some(2)));
+            assert!(launch.satisfies(
+                &LaunchOptions {
+                    threads: None,
+                    ..heeded
+                },
+                None
+            ));
+            entry.launch.parallel = Some(3);
+            assert_eq!(plan(&entry, &defaults, &ram(8)).parallel, 3, "{engine:?}");
+        }
+    }
+
+    #[test]
     fn vision_needs_room_for_an_image() {
         let vision = |trained| ModelEntry {
             mmproj: Some("/p.gguf".into()),

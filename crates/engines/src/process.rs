@@ -16,6 +16,15 @@ pub(crate) const POLL: Duration = Duration::from_millis(200);
 /// How long a tool may take to end politely: ninja ends its compilers first.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The count a tool begins a line of its output with, as (done, of): `[57/211] Building CXX object …`,
+/// `[  12/ 291] blk.1.attn_q.weight …`. Never done more than there is.
+pub(crate) fn count(line: &str) -> Option<(u32, u32)> {
+    let (done, rest) = line.trim_start().strip_prefix('[')?.split_once('/')?;
+    let (of, _) = rest.split_once(']')?;
+    let (done, of) = (done.trim().parse().ok()?, of.trim().parse().ok()?);
+    (of > 0 && done <= of).then_some((done, of))
+}
+
 pub(crate) fn check_cancel(cancel: &AtomicBool) -> Result<(), EngineError> {
     if cancel.load(Ordering::Relaxed) {
         Err(EngineError::Cancelled)

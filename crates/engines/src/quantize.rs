@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use supervisor::StopPlan;
 
 use crate::launch::inherited_environment;
+use crate::process::count;
 use crate::{EngineBinary, Launch};
 
 /// The program beside the engine, or beside what a link to the engine leads to.
@@ -28,10 +29,7 @@ pub fn quantize(program: PathBuf, input: &Path, output: &Path, kind: &str) -> La
 
 /// How far it is, from a line of its output: `[  12/ 291] blk.1.attn_q.weight - …`. Between 0 and 1.
 pub fn quantize_progress(line: &str) -> Option<f32> {
-    let (done, rest) = line.trim_start().strip_prefix('[')?.split_once('/')?;
-    let (all, _) = rest.split_once(']')?;
-    let (done, all): (u32, u32) = (done.trim().parse().ok()?, all.trim().parse().ok()?);
-    (all > 0 && done <= all).then(|| done as f32 / all as f32)
+    count(line).map(|(done, of)| done as f32 / of as f32)
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,8 +46,21 @@ pub struct UpstreamRequest {
     pub path: String,
     /// Headers to pass on; hop-by-hop headers, credentials and forwarding headers are removed here again.
     pub headers: HeaderMap,
-    /// The whole body.
+    /// The whole body, or what comes before a file.
     pub body: Bytes,
+    /// A file that follows.
+    pub attached: Option<Attached>,
+}
+
+/// A file in a body, sent from the disk as it goes.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length.
+    pub size: u64,
+    /// What comes after it.
+    pub after: Bytes,
 }
 
 /// The right to one slot of a running engine. Clones are the same lease; freed when the last clone or body drops.
@@ -269,9 +283,12 @@ impl Lease {
             path,
             headers,
             body,
+            attached,
         } = request;
+        let attached = attached.as_ref();
+        let length = body.len() as u64 + attached.map_or(0, |file| file.size + file.after.len() as u64);
         let link = &self.0.link;
-        let head = request_head(&method, &path, &headers, body.len(), &link.prefix)
+        let head = request_head(&method, &path, &headers, length, &link.prefix)
             .ok_or_else(|| RunnerError::invalid("The request path holds characters that are not allowed."))?;
         let mut idle = link.pool.take();
         loop {
@@ -283,7 +300,10 @@ impl Lease {
                     Err(_) => return Err(self.clone().why_broken("before it took the request").await),
                 },
             };
-            let broken = match connection.exchange(&head, &body, method == Method::HEAD).await {
+            let broken = match connection
+                .exchange(&head, &body, attached, method == Method::HEAD)
+                .await
+            {
                 Ok(answer) => {
                     self.mark_progress();
                     let body = UpstreamBody::new(connection, answer.framing, answer.keep, self.clone());

@@ -23,7 +23,7 @@ mod upstream;
 mod views;
 
 pub use further::{OpenInstance, Opening};
-pub use lease::{Lease, LeaseRequest, UpstreamRequest};
+pub use lease::{Attached, Lease, LeaseRequest, UpstreamRequest};
 pub use router::{Router, RouterDeps};
 pub use settings::RouterSettings;
 pub use upstream::UpstreamBody;

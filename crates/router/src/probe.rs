@@ -24,8 +24,8 @@ pub(crate) async fn send(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Option<u16> {
-    let head = request_head(method, path, headers, body.len(), &Prefix::new(address, key))?;
+    let head = request_head(method, path, headers, body.len() as u64, &Prefix::new(address, key))?;
     let mut connection = Connection::open(address).await.ok()?;
-    let answer = connection.exchange(&head, &body, false).await.ok()?;
+    let answer = connection.exchange(&head, &body, None, false).await.ok()?;
     Some(answer.status.as_u16())
 }

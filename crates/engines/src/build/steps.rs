@@ -293,7 +293,7 @@ impl<'a> Builder<'a> {
             .args(["-j", &jobs().to_string(), "llama-server"]);
         let (progress, done) = (self.progress, &Cell::new(self.done.get()));
         self.tool(BuildStep::Compile, compile, &mut |line| {
-            let Some((step, of)) = ninja_count(line) else { return };
+            let Some((step, of)) = process::count(line) else { return };
             let fraction = COMPILE_START + (COMPILE_END - COMPILE_START) * (step as f32 / of as f32);
             done.set(fraction.max(done.get()));
             progress(BuildProgress {
@@ -380,14 +380,6 @@ fn jobs() -> u64 {
     let hardware = Hardware::new();
     let by_memory = (hardware.memory().available / COMPILER_BYTES).max(1);
     (hardware.cores() as u64).min(by_memory)
-}
-
-/// `[57/211] Building CXX object …`
-fn ninja_count(line: &str) -> Option<(u32, u32)> {
-    let (done, rest) = line.strip_prefix('[')?.split_once('/')?;
-    let (of, _) = rest.split_once(']')?;
-    let (done, of) = (done.trim().parse().ok()?, of.trim().parse().ok()?);
-    (of > 0 && done <= of).then_some((done, of))
 }
 
 fn sha256(path: &Path) -> io::Result<String> {

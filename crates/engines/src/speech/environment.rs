@@ -65,7 +65,7 @@ impl EnvironmentRecipe {
     }
 
     fn of(name: &str, lock: &str, more: &[&str], automatic: bool) -> Self {
-        let imports = ["faster_whisper", "ctranslate2", "av", "starlette", "uvicorn"];
+        let imports = ["faster_whisper", "ctranslate2", "av", "uvicorn"];
         Self {
             name: name.into(),
             lock: lock.into(),
@@ -90,10 +90,10 @@ impl EnvironmentRecipe {
 
     /// What the environment's interpreter is asked: versions, after importing everything where `import` is set.
     pub(super) fn question(&self, import: bool) -> String {
-        let imports = if import { self.imports.join(", ") } else { "json".into() };
+        let imports = if import { self.imports.as_slice() } else { &[] };
+        let imports: String = imports.iter().map(|name| format!("import {name}\n")).collect();
         format!(
-            "import {imports}\n\
-             import json, platform, importlib.metadata\n\
+            "{imports}import json, platform, importlib.metadata\n\
              print(json.dumps({{'python_version': platform.python_version(), \
              'faster_whisper': importlib.metadata.version('faster-whisper')}}))"
         )
@@ -152,9 +152,12 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(python: &Path) -> std::io::Result<Self> {
-        let path = fs::canonicalize(python)?;
+    /// A program that lies in the environment itself (a copy, as on Windows) moves with it.
+    fn of(environment: &Path) -> std::io::Result<Self> {
+        let path = fs::canonicalize(python::inside(environment))?;
         let meta = fs::metadata(&path)?;
+        let inside = path.strip_prefix(fs::canonicalize(environment)?).map(Path::to_owned);
+        let path = inside.unwrap_or(path);
         let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         let modified_ms = modified.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         Ok(Self {
@@ -171,7 +174,7 @@ pub(super) fn mark(environment: &Path, installed: &Installed) -> Result<(), Engi
         let marker = Marker {
             python_version: installed.python_version.clone(),
             faster_whisper: installed.faster_whisper.clone(),
-            base: Stamp::of(&python::inside(environment))?,
+            base: Stamp::of(environment)?,
         };
         fs::write(&path, serde_json::to_vec(&marker)?)
     };
@@ -195,7 +198,7 @@ pub(super) fn standing(recipe: &EnvironmentRecipe, cache_dir: &Path) -> Standing
         return Standing::Missing;
     }
     let python = python::inside(&folder);
-    let Ok(base) = Stamp::of(&python) else {
+    let Ok(base) = Stamp::of(&folder) else {
         return Standing::Broken("the Python it was made with is gone".into());
     };
     let marker = fs::read(folder.join(MARKER)).ok();

@@ -64,6 +64,11 @@ pub(crate) fn ended(exit: &ExitReport, phase: FailurePhase) -> (FailureCause, St
                         `engines.faster_whisper.compute_type` to \"float32\".";
         return (FailureCause::Program, sentence.into());
     }
+    if exit.signal == Some(9) {
+        let sentence = "The speech engine was killed by the system, probably because memory ran out. Close other programs, or \
+                        use a smaller model.";
+        return (FailureCause::Killed, sentence.into());
+    }
     by_signal(exit, phase)
 }
 

@@ -126,7 +126,10 @@ impl SpeechEngine {
         named: Option<Named>,
         progress: impl FnMut(f32) + Send,
     ) -> Result<SpeechProgram, EngineError> {
-        let recipe = EnvironmentRecipe::for_model(entry);
+        let recipe = EnvironmentRecipe {
+            tools: settings.tools.clone(),
+            ..EnvironmentRecipe::for_model(entry)
+        };
         let (installed, installed_now) = if let Some(named) = named {
             let this = Arc::clone(self);
             let asked = blocking(move || Ok(this.ask_named(&named, &recipe).map_err(|reason| (named, reason)))).await?;
@@ -235,7 +238,10 @@ impl SpeechEngine {
         named: Option<Named>,
         thorough: bool,
     ) -> SpeechInfo {
-        let recipe = EnvironmentRecipe::speech();
+        let recipe = EnvironmentRecipe {
+            tools: settings.tools.clone(),
+            ..EnvironmentRecipe::speech()
+        };
         let flight = self.flights().get(&recipe.folder(cache_dir)).cloned();
         let (this, cache, by) = (
             Arc::clone(self),
@@ -336,3 +342,7 @@ async fn blocking<T: Send + 'static>(
         Err(error) => Err(EngineError::io("Looking for", "python3")(std::io::Error::other(error))),
     }
 }
+
+#[cfg(test)]
+#[path = "info_tests.rs"]
+mod tests;

@@ -451,4 +451,4 @@ impl Counter {
 
 #[cfg(test)]
 #[path = "install_tests.rs"]
-mod tests;
+pub(super) mod tests;

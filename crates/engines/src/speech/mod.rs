@@ -36,6 +36,8 @@ pub struct SpeechSettings {
     pub auto_install: bool,
     /// `args`: further arguments of the program, checked with [`crate::reserved_flag`].
     pub args: Vec<String>,
+    /// Programs that an environment is made with.
+    pub tools: Tools,
 }
 
 impl Default for SpeechSettings {
@@ -46,6 +48,7 @@ impl Default for SpeechSettings {
             compute_type: "auto".into(),
             auto_install: true,
             args: Vec::new(),
+            tools: Tools::here(),
         }
     }
 }

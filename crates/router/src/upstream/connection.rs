@@ -3,10 +3,12 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Head;
+use crate::Attached;
 
 /// First read buffer of a response; grows to [`MAX_READ`] while reads fill it.
 const MIN_READ: usize = 4 * 1024;
@@ -54,10 +56,21 @@ impl Connection {
     }
 
     /// Sends a request and reads the response head.
-    pub(crate) async fn exchange(&mut self, head: &[u8], body: &Bytes, is_head: bool) -> Result<Head, Broken> {
+    pub(crate) async fn exchange(
+        &mut self,
+        head: &[u8],
+        body: &Bytes,
+        attached: Option<&Attached>,
+        is_head: bool,
+    ) -> Result<Head, Broken> {
         self.served += 1;
         // An engine may answer and close before it has read everything: look for an answer in any case.
-        let sent = self.write(head, body).await;
+        let mut sent = self.write(head, body).await;
+        if let Some(file) = attached
+            && sent.is_ok()
+        {
+            sent = self.write_file(file).await;
+        }
         loop {
             if let Some(head) = Head::take(&mut self.read, is_head).map_err(|_| Broken::Malformed)? {
                 return Ok(head);
@@ -86,6 +99,17 @@ impl Connection {
             sent += n;
         }
         self.stream.write_all(&body[sent - head.len()..]).await
+    }
+
+    async fn write_file(&mut self, attached: &Attached) -> io::Result<()> {
+        let mut file = File::open(&attached.path).await?.take(attached.size);
+        let sent = tokio::io::copy(&mut file, &mut self.stream).await?;
+        if sent < attached.size {
+            // The length was told: what is missing cannot be left out.
+            self.stream.shutdown().await?;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.stream.write_all(&attached.after).await
     }
 
     /// Reads once into `read`; 0: the engine closed the connection.

@@ -71,7 +71,7 @@ pub(crate) fn request_head(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-    body_len: usize,
+    body_len: u64,
     prefix: &Prefix,
 ) -> Option<Vec<u8>> {
     if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()) {

@@ -12,4 +12,5 @@ mod failures;
 mod loading;
 mod real_engine;
 mod rig;
+mod speech;
 mod streams;

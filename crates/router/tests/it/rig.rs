@@ -33,15 +33,21 @@ impl Rig {
     }
 
     pub(crate) fn with_engine(settings: RouterSettings, engine: PathBuf) -> Self {
+        let engines = EngineSettings {
+            path: Some(engine),
+            ..EngineSettings::default()
+        };
+        Self::with_engines(settings, engines)
+    }
+
+    /// With these engines; places are the rig's own.
+    pub(crate) fn with_engines(settings: RouterSettings, engines: EngineSettings) -> Self {
         let home = TempHome::new().unwrap();
         let bus = EventBus::new();
         let engines = Engines::new(EngineSettings {
-            path: Some(engine),
-            args: Vec::new(),
-            env: std::collections::BTreeMap::new(),
             cache_dir: home.cache(),
             data_dir: home.data(),
-            ..EngineSettings::default()
+            ..engines
         });
         let supervisor = Supervisor::start(SupervisorSettings {
             state_dir: home.state(),
@@ -80,6 +86,17 @@ impl Rig {
             ..LaunchOptions::default()
         };
         entry(name, "tiny-chat.gguf", Capability::Chat, launch)
+    }
+
+    /// A model of the stub speech engine with these faults.
+    pub(crate) fn speech_model(&self, name: &str, faults: &[(&str, &str)]) -> Arc<ModelEntry> {
+        let mut model = ModelEntry::clone(&self.model(name, faults));
+        model.engine = EngineKind::FasterWhisper;
+        model.launch.parallel = None;
+        model.path = testkit::tiny_whisper_dir();
+        model.capabilities = Capabilities::from_iter([Capability::Transcription]);
+        model.facts.architecture = "whisper".into();
+        Arc::new(model)
     }
 
     /// What the stub engines of a model recorded.
@@ -173,6 +190,7 @@ pub(crate) fn post(path: &str, body: &Value) -> UpstreamRequest {
         path: path.into(),
         headers,
         body: body.to_string().into(),
+        attached: None,
     }
 }
 
