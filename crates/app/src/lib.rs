@@ -22,6 +22,7 @@ mod voices;
 
 pub use config as settings_file;
 pub use doctor::{Check, Doctor, Outcome, doctor};
+pub use domain::VoicePack;
 pub use engine::{BuildError, EngineInfo, build_engine, engine_info, install_speech};
 pub use engines::build::BuildProgress;
 pub use engines::speech::{InstallProgress, SpeechInfo, SpeechState};
@@ -33,6 +34,7 @@ pub use places::Places;
 pub use ready::{ReadyListeners, ReadyProblem, ReadyReport};
 pub use serve_flags::ServeFlags;
 pub use start::{StartOptions, config_overrides, engine_rules, start};
+pub use voices::{VoicePackInfo, install_voices, voice_packs};
 
 /// The product's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -28,7 +28,7 @@ use crate::listeners::Listeners;
 use crate::places::{Places, private_folder};
 use crate::ready::ReadyReport;
 use crate::reload;
-use crate::settings;
+use crate::{settings, voices};
 
 /// Age at which a file of our model store that no model uses is a left-over.
 const LEFT_OVER: Duration = Duration::from_hours(24);
@@ -188,7 +188,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         tracing::warn!(%error, "the demonstration model could not be put in place");
     }
     let registry = open_registry(settings::registry(&snapshot, &places), bus.clone()).await?;
-    let downloads = start_downloads(&snapshot, &places, (&store, &ollama_store), &bus, &hardware, &registry).await;
+    let downloads = start_downloads(&config, &places, (&store, &ollama_store), &bus, &hardware, &registry).await;
     let router = Router::new(RouterDeps {
         settings: settings::router(&snapshot),
         registry: registry.clone(),
@@ -308,7 +308,7 @@ async fn open_stores(places: &Places) -> Result<(store::Store, ollama_store::Sto
 
 /// Downloads; the library has looked at its folders when one is told to be complete.
 async fn start_downloads(
-    config: &Config,
+    config: &ConfigStore,
     places: &Places,
     (store, ollama_store): (&store::Store, &ollama_store::Store),
     bus: &EventBus,
@@ -316,19 +316,25 @@ async fn start_downloads(
     registry: &Registry,
 ) -> Downloads {
     let (hardware, registry) = (hardware.clone(), registry.clone());
+    let (current, library) = (config.clone(), places.clone());
     let deps = DownloadDeps {
         store: store.clone(),
         ollama_store: ollama_store.clone(),
         bus: bus.clone(),
         disk_free: Arc::new(move |path| hardware.disk_free(path)),
-        landed: Arc::new(move |_, _| {
+        landed: Arc::new(move |_, files| {
             let registry = registry.clone();
+            let voices = voices::root(&library);
+            if files.iter().any(|file| file.starts_with(&voices)) {
+                // The library is told which voices there are by its settings.
+                registry.apply(settings::registry(&current.snapshot(), &library));
+            }
             Box::pin(async move {
                 registry.rescan().await;
             })
         }),
     };
-    Downloads::start(settings::downloads(config, places), deps).await
+    Downloads::start(settings::downloads(&config.snapshot(), places), deps).await
 }
 
 /// Removes what uploads without a model and given-up downloads left in our model store, off the way of the start. What a

@@ -1,19 +1,89 @@
-//! Which voice engines this machine has (audio contract 8), as models of the library.
+//! Which voice engines this machine has (audio contract 8), as models of the library, and which can be installed.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use config::Config;
 use domain::{EngineKind, VoicePack};
+use engines::speech::{EnvironmentRecipe, InstallProgress};
 use models::VoiceEngine;
+use serde::Serialize;
 
+use crate::engine::BuildError;
+use crate::error::StartError;
 use crate::places::Places;
+use crate::start::StartOptions;
 
 /// Below the data folder: the files of voice engines that were installed on request, a folder for each.
 const FOLDER: &str = "models/voices";
 
+/// Where voices are downloaded to.
+pub(crate) fn root(places: &Places) -> PathBuf {
+    places.data.join(FOLDER)
+}
+
 /// Where the files of an engine that is installed on request lie.
-pub(crate) fn folder(places: &Places, pack: VoicePack) -> PathBuf {
-    places.data.join(FOLDER).join(pack.key())
+fn folder(places: &Places, pack: VoicePack) -> PathBuf {
+    root(places).join(pack.key())
+}
+
+/// A voice engine that is installed on request, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VoicePackInfo {
+    /// `kokoro` or `piper`.
+    pub name: &'static str,
+    /// What it is.
+    pub description: &'static str,
+    /// Under which licences it comes.
+    pub licence: &'static str,
+    /// Its voices are there.
+    pub files: bool,
+    /// The program that speaks with them is there.
+    pub environment: bool,
+    /// Bytes on disk; while nothing is there: about as many as there are to download.
+    pub bytes: u64,
+}
+
+/// The voice engines that can be installed with these options, the recommended one first.
+///
+/// # Errors
+/// No home folder.
+pub fn voice_packs(options: &StartOptions) -> Result<Vec<VoicePackInfo>, StartError> {
+    let places = options.places()?;
+    let info = |pack: VoicePack| {
+        let there = installed(pack, &folder(&places, pack));
+        VoicePackInfo {
+            name: pack.key(),
+            description: pack.description(),
+            licence: pack.licence(),
+            files: there.is_some(),
+            environment: recipe(pack).folder(&places.cache).is_dir(),
+            bytes: there.map_or(pack.bytes(), |voice| voice.size),
+        }
+    };
+    Ok(VoicePack::ALL.into_iter().map(info).collect())
+}
+
+/// Installs the program that speaks with these voices, in the cache folder of these options, unless it is there. Blocks for
+/// a minute or longer. Whoever calls has shown the licence.
+///
+/// # Errors
+/// No home folder, or the installation failed.
+pub fn install_voices(
+    options: &StartOptions,
+    pack: VoicePack,
+    progress: &dyn Fn(InstallProgress),
+) -> Result<PathBuf, BuildError> {
+    let places = options.places()?;
+    let installed = recipe(pack).install(&places.cache, &AtomicBool::new(false), progress)?;
+    Ok(installed.python)
+}
+
+fn recipe(pack: VoicePack) -> EnvironmentRecipe {
+    match pack {
+        VoicePack::Kokoro => EnvironmentRecipe::kokoro(),
+        VoicePack::Piper => EnvironmentRecipe::piper(),
+    }
 }
 
 /// All of them, the one for requests that name none first: what somebody took the trouble to install, then the system's own

@@ -73,6 +73,22 @@ impl VoicePack {
         }
     }
 
+    /// The package of Python's index that speaks with it.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Kokoro => "kokoro-onnx",
+            Self::Piper => "piper-tts",
+        }
+    }
+
+    /// Bytes to download when no voice is named, about.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Kokoro => 354_000_000,
+            Self::Piper => 63_500_000,
+        }
+    }
+
     /// The voice that is installed when none is named. Kokoro has all of its in one file.
     pub fn usual_voice(self) -> Option<&'static str> {
         match self {

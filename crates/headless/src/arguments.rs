@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use app::{ServeFlags, StartOptions};
+use app::{ServeFlags, StartOptions, VoicePack};
 use clap::{Args, Parser, Subcommand};
 
 /// Local models for Ollama and LM Studio apps, served by llama.cpp.
@@ -289,7 +289,7 @@ pub(crate) enum ConfigAction {
     Path,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum EngineAction {
     /// Show which engines are used.
     Info,
@@ -300,6 +300,36 @@ pub(crate) enum EngineAction {
         #[command(subcommand)]
         action: SpeechAction,
     },
+    /// List the voices that can be installed, with their licences, or install some.
+    Voices {
+        #[command(subcommand)]
+        action: Option<VoicesAction>,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum VoicesAction {
+    /// List them [default].
+    List,
+    /// Show licence and size, ask, and install voices with the program that speaks with them.
+    Install(InstallVoices),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InstallVoices {
+    /// `kokoro` or `piper`.
+    #[arg(value_parser = voice_pack)]
+    pub(crate) pack: VoicePack,
+    /// A voice of Piper's, for example `de_DE-thorsten-medium` [default: en_US-ljspeech-medium].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) voice: Option<String>,
+    /// Agree to the licence without being asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+fn voice_pack(text: &str) -> Result<VoicePack, String> {
+    VoicePack::named(text).ok_or_else(|| "there are kokoro and piper".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

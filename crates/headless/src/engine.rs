@@ -8,9 +8,10 @@ use app::{SpeechInfo, SpeechState};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::arguments::{EngineAction, Files, SpeechAction};
+use crate::arguments::{EngineAction, Files, SpeechAction, VoicesAction};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::voices;
 
 pub(crate) async fn engine(action: EngineAction, files: &Files, output: Output) -> Result<ExitCode, Failure> {
     match action {
@@ -19,6 +20,10 @@ pub(crate) async fn engine(action: EngineAction, files: &Files, output: Output) 
         EngineAction::Whisper { action } => match action {
             SpeechAction::Info => speech_info(files, output).await,
             SpeechAction::Install => install(files, output).await,
+        },
+        EngineAction::Voices { action } => match action.unwrap_or(VoicesAction::List) {
+            VoicesAction::List => voices::list(files, output).await,
+            VoicesAction::Install(options) => voices::install(&options, files, output).await,
         },
     }
 }
@@ -141,7 +146,7 @@ async fn build(files: &Files, output: Output) -> Result<ExitCode, Failure> {
 }
 
 /// A bar on a terminal, a line per step and ten percent elsewhere; both on stderr.
-struct Display {
+pub(crate) struct Display {
     bar: Option<ProgressBar>,
     /// The last line printed.
     last: Mutex<String>,
@@ -149,7 +154,7 @@ struct Display {
 }
 
 impl Display {
-    fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let style = ProgressStyle::with_template("{wide_bar} {percent:>3}%  {elapsed}\n{msg}");
             ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -161,7 +166,7 @@ impl Display {
         }
     }
 
-    fn show(&self, fraction: f32, step: &str, message: &str) {
+    pub(crate) fn show(&self, fraction: f32, step: &str, message: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position((f64::from(fraction) * 1000.0) as u64);
             bar.set_message(message.to_owned());
@@ -177,7 +182,7 @@ impl Display {
         }
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

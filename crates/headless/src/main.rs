@@ -21,6 +21,7 @@ mod server;
 mod speak;
 mod stored;
 mod transcribe;
+mod voices;
 mod waiting;
 
 use std::process::ExitCode;

@@ -22,7 +22,10 @@ const FINISHED: usize = 5;
 
 #[derive(Deserialize)]
 struct Wish {
+    #[serde(default)]
     model: String,
+    /// Instead of a model: voices for a voice engine (`kokoro`, `piper`, `piper/<voice>`).
+    voices: Option<String>,
 }
 
 /// The operations of this family.
@@ -98,11 +101,20 @@ fn job(cx: &Cx) -> Result<Job, RunnerError> {
     })
 }
 
-/// An address is an address, everything else a name of a registry (`hf.co/…` among them).
+/// A known speech model by any of its names; an address is an address, everything else a name of a registry (`hf.co/…` among
+/// them).
 fn source(wish: &Wish) -> Result<Source, RunnerError> {
+    if let Some(voices) = &wish.voices {
+        return Ok(Source::Voices {
+            name: voices.trim().to_owned(),
+        });
+    }
     let name = wish.model.trim();
     if name.is_empty() {
         return Err(RunnerError::invalid("'model' is empty: name what to download.").param("model"));
+    }
+    if let Some(whisper) = Source::whisper(name) {
+        return Ok(whisper);
     }
     Ok(if name.starts_with("http://") || name.starts_with("https://") {
         Source::Url {

@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Response};
 use hyper::body::Incoming;
 use models::SpeechName;
 use router::{Lease, UpstreamBody};
+use serde_json::{Value, json as value};
 
 use super::lease::{EngineCalls, MAX_ERROR, Wish, lease, lease_beside, not_found};
 use super::{Answer, listed, openai, query};
@@ -38,6 +39,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
             let ids = openai::options(cx, false).ids;
             Ok(json(cx.route.dialect, audio::audio_models(&listed(cx.state()), ids)))
         }
+        Op::VoicePacks => packs(cx, parts).await,
         other => Err(RunnerError::internal(format!("{other:?} is no operation on voices."))),
     }
 }
@@ -105,7 +107,7 @@ fn unknown(cx: &Cx, name: &str) -> RunnerError {
 
 /// A custom engine's own name of a model.
 fn own_name(entry: &ModelEntry) -> &str {
-    entry.facts.name.as_deref().unwrap_or_else(|| entry.key.as_str())
+    entry.path.to_str().unwrap_or_else(|| entry.key.as_str())
 }
 
 /// What the engine is sent.
@@ -259,4 +261,37 @@ async fn ask(cx: &Cx, lease: &Lease, path: &str, entry: &ModelEntry) -> Result<B
     let response = calls.relay(Method::GET, path, Bytes::new()).await?;
     let response = checked(response, entry).await?;
     response.into_body().collect_bytes(MAX_VOICES).await
+}
+
+/// `GET /v1/audio/packs`: the voice engines that are installed on request. With `name` (`kokoro`, `piper/<voice>`): what
+/// would be downloaded, and what its maker says about it, for somebody to agree to.
+async fn packs(cx: &Cx, parts: &Parts) -> Answer {
+    let catalog = cx.state().registry.catalog();
+    let installed = |pack: VoicePack| {
+        catalog
+            .listed()
+            .any(|entry| entry.engine == EngineKind::Speech && entry.facts.architecture == pack.key())
+    };
+    let facts = |pack: VoicePack| {
+        value!({
+            "name": pack.key(),
+            "display_name": pack.display_name(),
+            "description": pack.description(),
+            "licence": pack.licence(),
+            "repository": pack.repository(),
+            "usual_voice": pack.usual_voice(),
+            "installed": installed(pack),
+        })
+    };
+    let Some(name) = query(parts, "name") else {
+        let packs: Vec<Value> = VoicePack::ALL.into_iter().map(facts).collect();
+        return Ok(json(cx.route.dialect, value!({ "packs": packs }).to_string()));
+    };
+    let offer = downloads::sources::voices::offer(&cx.state().downloads.origin(), &name).await?;
+    let key = name.split('/').next().unwrap_or_default();
+    let mut pack = VoicePack::named(key).map(facts).unwrap_or_default();
+    pack["bytes"] = offer.bytes.into();
+    pack["card"] = offer.card.into();
+    pack["downloaded"] = offer.is_present.into();
+    Ok(json(cx.route.dialect, pack.to_string()))
 }
