@@ -109,6 +109,7 @@ async fn a_chat_goes_on_when_its_client_leaves() {
     assert_eq!(testkit::stub_marks(&whole).len(), 20);
     assert!(whole.ends_with(b"data: [DONE]\n\n"));
     let cancelled = read_record(&record)
+        .unwrap()
         .into_iter()
         .filter(|event| matches!(event, Recorded::Gone { .. }));
     assert_eq!(cancelled.count(), 0);
