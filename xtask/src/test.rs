@@ -130,6 +130,7 @@ fn python_clients(pythons: &python::Environments, speech: &Path) -> Result<()> {
     must(cargo().args(["build", "--quiet", "-p", "headless", "-p", "testkit"]))?;
     let runs = [
         (&pythons.main, "tests/clients/python"),
+        (&pythons.main, "tests/speech"),
         (&pythons.lmstudio_beta, "tests/clients/python_lmstudio_beta"),
         (&pythons.litellm, "tests/clients/python_litellm"),
     ];

@@ -49,21 +49,30 @@ def _library() -> tuple[ctypes.CDLL, int]:
 
 
 def _list(library: ctypes.CDLL, variants: bool) -> None:
-    """The lines of `espeak-ng --voices`, as far as they are read here: number, language, age and gender, name, file."""
+    """The lines of `espeak-ng --voices`."""
     library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
     wanted = _Voice(languages=ctypes.cast(ctypes.c_char_p(b"variant"), ctypes.c_void_p)) if variants else None
     voices = library.espeak_ListVoices(ctypes.byref(wanted) if wanted else None)
-    print("Pty Language       Age/Gender VoiceName          File")
+    print("Pty Language       Age/Gender VoiceName          File                 Other Languages")
     for voice in voices:
         if not voice:
             break
         found = voice.contents
-        # A byte of priority, then the language.
-        priority = ctypes.string_at(found.languages, 1)[0]
-        language = ctypes.string_at(found.languages + 1).decode()
+        (priority, language), *others = _languages(found.languages)
         gender = {1: "M", 2: "F"}.get(found.gender, "-")
         name = found.name.decode().replace(" ", "_")
-        print(f"{priority:2}  {language:<15} --/{gender}      {name:<18} {found.identifier.decode()}")
+        more = "".join(f"({other} {number})" for number, other in others)
+        print(f"{priority:2}  {language:<15} --/{gender}      {name:<18} {found.identifier.decode():<20} {more}")
+
+
+def _languages(address: int) -> list[tuple[int, str]]:
+    """Priorities and names: each a byte and a text that ends with a zero; a zero ends the list."""
+    found = []
+    while priority := ctypes.string_at(address, 1)[0]:
+        name = ctypes.string_at(address + 1)
+        found.append((priority, name.decode()))
+        address += len(name) + 2
+    return found or [(0, "-")]
 
 
 def _speak(library: ctypes.CDLL, rate: int, voice: str, words_per_minute: int) -> None:

@@ -169,7 +169,11 @@ class Espeak:
         "marin": "en-us+f1",
         "cedar": "en-us+m5",
     }
-    _LINE = re.compile(r"^\s*\d+\s+(?P<language>\S+)\s+[^/\s]*/(?P<gender>\S)\s+(?P<name>\S+)\s+(?P<file>\S+)", re.MULTILINE)
+    _LINE = re.compile(
+        r"^\s*(?P<priority>\d+)\s+(?P<language>\S+)\s+[^/\s]*/(?P<gender>\S)\s+(?P<name>\S+)\s+(?P<file>\S+)(?P<others>.*)$",
+        re.MULTILINE,
+    )
+    _OTHER = re.compile(r"\((\S+) (\d+)\)")
 
     def __init__(self) -> None:
         program = shutil.which("espeak-ng")
@@ -178,29 +182,36 @@ class Espeak:
         else:
             self._command = [sys.executable, "-I", str(Path(__file__).with_name("speech_espeak.py"))]
         try:
-            self._voices = [
-                Voice(found["language"], found["name"].replace("_", " "), found["language"], _gender(found["gender"]))
-                for found in self._LINE.finditer(_list([*self._command, "--voices"]))
-                # Those need another program's data.
-                if not found["file"].startswith("mb/")
-            ]
+            # Those in `mb` need another program's data.
+            lines = [each for each in self._LINE.finditer(_list([*self._command, "--voices"])) if not each["file"].startswith("mb/")]
             variants = self._LINE.finditer(_list([*self._command, "--voices=variant"]))
             self._variants = {found["file"].rsplit("/", 1)[-1] for found in variants}
         except (OSError, subprocess.SubprocessError) as error:
             raise NoEngine(f"espeak-ng cannot be run: {error}. Install espeak-ng, or run `llama-runner engine whisper install`.") from error
-        if not self._voices:
+        if not lines:
             raise NoEngine("espeak-ng has no voices. Install it again.")
-        self._known = {each.id.lower(): each.id for each in self._voices}
+        self._voices = [
+            Voice(each["language"], each["name"].replace("_", " "), each["language"], _gender(each["gender"])) for each in lines
+        ]
+        # What a voice may be asked for by: its language, its name, and the further languages it is the best one for.
+        # What the program is told is the voice's file: it does not take a variant with every language.
+        names: list[tuple[int, str, str]] = []
+        for each in lines:
+            names += [(0, each["language"], each["file"]), (0, each["name"].replace("_", " "), each["file"])]
+            names += [(int(number), language, each["file"]) for language, number in self._OTHER.findall(each["others"])]
+        self._files: dict[str, str] = {}
+        for _, name, file in sorted(names, key=lambda each: each[0]):
+            self._files.setdefault(name.lower(), file)
 
     def voices(self) -> list[Voice]:
         return self._voices
 
     def voice(self, asked: str) -> str | None:
         name, plus, variant = self._OPENAI.get(asked.lower(), asked).partition("+")
-        base = self._known.get(name.lower())
-        if base is None or (plus and variant not in self._variants):
+        file = self._files.get(name.lower())
+        if file is None or (plus and variant not in self._variants):
             return None
-        return f"{base}+{variant}" if plus else base
+        return f"{file}+{variant}" if plus else file
 
     def say(self, sentence: str, voice: str, speed: float, job: Job) -> Iterator[Sound]:
         command = [*self._command, "--stdin", "--stdout", "-b", "1", "-v", voice, "-s", str(_words_per_minute(speed))]
