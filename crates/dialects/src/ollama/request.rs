@@ -7,9 +7,7 @@ use serde_json::{Map, Value};
 use super::fields::Fields;
 use super::{message, name, options, profile};
 use crate::engine::{Wire, known_effort};
-
-/// Most alternatives per token (contract 4.1).
-const MAX_TOP_LOGPROBS: i64 = 20;
+use crate::openai::MAX_TOP_LOGPROBS;
 
 /// What a generate or chat request asks for.
 #[derive(Debug, Clone, PartialEq)]

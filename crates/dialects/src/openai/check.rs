@@ -18,8 +18,8 @@ pub type Edits = Vec<(Key, Vec<u8>)>;
 
 /// Most answers of one request (OpenAI's limit).
 const MAX_N: i64 = 128;
-/// Most alternatives per token (OpenAI's limit).
-const MAX_TOP_LOGPROBS: i64 = 20;
+/// Most alternatives per token (OpenAI's limit; Ollama contract 4.1 has the same).
+pub(crate) const MAX_TOP_LOGPROBS: i64 = 20;
 
 /// Whose chat clients are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,17 +42,6 @@ impl CompletionPlan {
             )),
         }
     }
-
-    /// The changes for a route whose answers are shaped.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for a gap, which the engine fills on another route.
-    pub fn shaped(self) -> Result<Edits, RunnerError> {
-        match self {
-            Self::Relay(edits) | Self::Shaped(edits, _) => Ok(edits),
-            plan @ Self::Infill(..) => plan.relayed(),
-        }
-    }
 }
 
 /// What is added to an answer.

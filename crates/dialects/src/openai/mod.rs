@@ -19,10 +19,10 @@ mod rerank;
 pub mod responses;
 mod several;
 
-pub(crate) use check::common;
 pub use check::{
     ChatRules, Edits, answers, check_chat, check_completion, check_embeddings, check_rerank, too_many_answers,
 };
+pub(crate) use check::{MAX_TOP_LOGPROBS, common};
 pub use completion::{CompletionPlan, CompletionShape, Prompt, completion_plan};
 pub use completion_stream::{InfillHead, InfillStream, ShapedStream, shape_completion};
 pub use defaults::{Additions, additions};

@@ -31,7 +31,7 @@ fn run(name: &str, body: &[u8]) -> Result<Outcome, RunnerError> {
             CompletionPlan::Infill(request, _) => {
                 return engine::infill_body(&request, Limits::default()).map(Outcome::Body);
             }
-            plan => plan.shaped()?,
+            CompletionPlan::Relay(edits) | CompletionPlan::Shaped(edits, _) => edits,
         }
     } else {
         let edits = openai::check_embeddings(&peeked)?;

@@ -42,7 +42,10 @@ pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
     let body = if cx.flavour() == Flavour::LmStudio && !bare {
         lmstudio_rest::openai_models(&listed_with_instances(cx.state()), !cx.settings.lmstudio_port.jit)
     } else {
-        openai::models_list(&listed(cx.state()), options(cx, bare))
+        let mut models = listed(cx.state());
+        // llama.cpp's window offers what is listed there for chats.
+        models.retain(|model| !(bare && model.entry.is_speech()));
+        openai::models_list(&models, options(cx, bare))
     };
     json(cx.route.dialect, body)
 }
@@ -75,8 +78,6 @@ pub(super) fn options(cx: &Cx, bare: bool) -> ModelListOptions {
 pub(super) enum Work {
     Chat,
     Completion,
-    /// A completion whose answer is shaped on its way.
-    Shaped,
     /// A completion of text on both sides of a gap.
     Infill,
     Embeddings,
@@ -86,7 +87,7 @@ pub(super) enum Work {
 impl Work {
     fn mode(self) -> EngineMode {
         match self {
-            Self::Chat | Self::Completion | Self::Shaped | Self::Infill => EngineMode::Completion,
+            Self::Chat | Self::Completion | Self::Infill => EngineMode::Completion,
             Self::Embeddings => EngineMode::Embedding,
             Self::Rerank => EngineMode::Rerank,
         }
@@ -95,7 +96,7 @@ impl Work {
     fn path(self) -> &'static str {
         match self {
             Self::Chat => engine::CHAT,
-            Self::Completion | Self::Shaped => "/v1/completions",
+            Self::Completion => "/v1/completions",
             Self::Infill => engine::INFILL,
             Self::Embeddings => engine::EMBEDDINGS,
             Self::Rerank => "/v1/rerank",
@@ -106,7 +107,6 @@ impl Work {
         match self {
             Self::Chat => openai::check_chat(peeked, rules),
             Self::Completion => openai::completion_plan(body, peeked)?.relayed(),
-            Self::Shaped => openai::completion_plan(body, peeked)?.shaped(),
             Self::Infill => Ok(Edits::new()),
             Self::Embeddings => {
                 let mut edits = openai::check_embeddings(peeked)?;
@@ -121,7 +121,7 @@ impl Work {
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     let body = cx.collect(body).await?;
-    let prepared = prepare(cx, parts, body, Work::Chat, true).await?;
+    let prepared = prepare(cx, parts, body, Work::Chat, None, true).await?;
     let response = prepared.send(cx).await?;
     let name = reasoning_name(cx, &prepared.target.entry);
     let signature = signature(cx, &prepared.target.entry, Signature::chat);
@@ -205,12 +205,12 @@ pub(super) async fn completions(cx: &Cx, parts: &Parts, body: Incoming) -> Answe
         let peeked = peek::peek(&body)?;
         openai::completion_plan(&body, &peeked)?
     };
-    let (work, shape) = match plan {
-        CompletionPlan::Relay(_) => (Work::Completion, None),
-        CompletionPlan::Shaped(_, shape) => (Work::Shaped, Some(shape)),
+    let (edits, shape) = match plan {
+        CompletionPlan::Relay(edits) => (edits, None),
+        CompletionPlan::Shaped(edits, shape) => (edits, Some(shape)),
         CompletionPlan::Infill(request, shape) => return Box::pin(infill(cx, parts, body, *request, shape)).await,
     };
-    let prepared = prepare(cx, parts, body, work, true).await?;
+    let prepared = prepare(cx, parts, body, Work::Completion, Some(edits), true).await?;
     let signature = signature(cx, &prepared.target.entry, Signature::completion);
     let mut answer = match (shape, prepared.several) {
         (None, several) if !prepared.stream && (several.is_some() || signature.is_some()) => {
@@ -264,7 +264,7 @@ async fn infill(
         .get(peek::Key::StreamOptions)
         .and_then(|options| serde_json::from_slice::<StreamOptions>(options.raw).ok())
         .is_some_and(|options| options.include_usage);
-    let prepared = prepare(cx, parts, body, Work::Infill, false).await?;
+    let prepared = prepare(cx, parts, body, Work::Infill, None, false).await?;
     let calls = EngineCalls::new(cx, &prepared.lease);
     let head = InfillHead {
         id: format!("cmpl-{}", &random_hex()?[..24]),
@@ -317,7 +317,7 @@ pub(super) async fn rerank(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         lease,
         body: rewritten,
         ..
-    } = prepare(cx, parts, body.clone(), Work::Rerank, false).await?;
+    } = prepare(cx, parts, body.clone(), Work::Rerank, None, false).await?;
     let peeked = peek::peek(&body)?;
     let tei = peeked.get(Key::Documents).is_none() && peeked.get(Key::Texts).is_some();
     let answer = EngineCalls::new(cx, &lease).ask(Work::Rerank.path(), rewritten).await?;
@@ -350,7 +350,7 @@ pub(super) struct Sent {
 
 /// Body to engine: peek, find the model, get a lease, send the bytes.
 pub(super) async fn start(cx: &Cx, parts: &Parts, body: Bytes, work: Work) -> Result<Sent, RunnerError> {
-    let prepared = prepare(cx, parts, body, work, false).await?;
+    let prepared = prepare(cx, parts, body, work, None, false).await?;
     let since = Instant::now();
     let response = prepared.send(cx).await?;
     let Prepared { target, lease, .. } = prepared;
@@ -380,8 +380,16 @@ impl Prepared {
     }
 }
 
-/// `gather`: several answers may come as a stream although the client wants them whole; the handler puts them together.
-async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work, gather: bool) -> Result<Prepared, RunnerError> {
+/// `checked`: the changes to make, when the body was looked at already. `gather`: several answers may come as a stream although
+/// the client wants them whole; the handler puts them together.
+async fn prepare(
+    cx: &Cx,
+    parts: &Parts,
+    body: Bytes,
+    work: Work,
+    checked: Option<Edits>,
+    gather: bool,
+) -> Result<Prepared, RunnerError> {
     let body = if work == Work::Chat {
         readable_body(body).await?
     } else {
@@ -395,7 +403,7 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work, gather: bool) 
     match work {
         Work::Chat => require(&target.entry, name, &[Capability::Chat, Capability::Completion], "chat")?,
         Work::Infill => require(&target.entry, name, &[Capability::Insert], "insert")?,
-        Work::Completion | Work::Shaped => require(
+        Work::Completion => require(
             &target.entry,
             name,
             &[Capability::Completion, Capability::Chat],
@@ -414,8 +422,11 @@ async fn prepare(cx: &Cx, parts: &Parts, body: Bytes, work: Work, gather: bool) 
     } else {
         ChatRules::OpenAi
     };
-    let mut edits = work.check(&body, &peeked, rules)?;
-    let additions = if matches!(work, Work::Chat | Work::Completion | Work::Shaped) {
+    let mut edits = match checked {
+        Some(edits) => edits,
+        None => work.check(&body, &peeked, rules)?,
+    };
+    let additions = if matches!(work, Work::Chat | Work::Completion) {
         let profile = &target.entry.profile;
         openai::additions(&peeked, profile, cx.flavour() == Flavour::Ollama, &mut edits)?
     } else {

@@ -4,10 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::tools::{self, Namespaces};
 use super::{ReasoningForm, input};
+use crate::openai::MAX_TOP_LOGPROBS;
 use crate::openai::fields::{Fields, invalid, missing, unsupported};
-
-/// Largest number of alternatives per token (OpenAI's limit).
-const MAX_TOP_LOGPROBS: i64 = 20;
 
 /// Members that the engine's samplers know by the same name; OpenAI's API has only the first two.
 const SAMPLERS: [&str; 9] = [
