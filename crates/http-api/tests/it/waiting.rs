@@ -289,6 +289,36 @@ async fn fails_to_load(number: usize) {
     server.stop().await;
 }
 
+/// llama-server's own routes pass its errors on as they are; once the stream has begun they are read like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engines_error_in_a_begun_stream_is_read_like_any_other() {
+    let (server, gate) = gated(&[
+        ("STUB_STATUS", "500"),
+        (
+            "STUB_ERROR",
+            "input is too large to process: 24010 tokens, context 4096",
+        ),
+    ])
+    .await;
+    let (to, path, body) = requests(&server).swap_remove(9);
+    let listen = |pieces: &[String]| {
+        if keep_alives(path, pieces) > 0 {
+            gate.open();
+        }
+    };
+    let (reply, pieces) = read(to, path, &body, listen).await;
+    assert_eq!(reply.status, 200);
+    let last: Value = serde_json::from_str(testkit::sse_events(pieces.concat().as_bytes()).last().unwrap()).unwrap();
+    let error = &last["error"];
+    assert_eq!(error["type"], "exceed_context_size_error", "{last}");
+    assert_eq!(
+        (&error["n_prompt_tokens"], &error["n_ctx"]),
+        (&json!(24010), &json!(4096)),
+        "{last}"
+    );
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_a_begun_stream_leaves_the_queue() {
     for number in [0, 2, 7, 8] {
