@@ -177,6 +177,14 @@ impl Transcription {
         });
     }
 
+    /// The engine's own answer went to the client.
+    pub(crate) fn passed_on(&self) {
+        self.change(true, |own| {
+            own.view.state = TranscriptionState::Completed;
+            own.view.progress = 1.0;
+        });
+    }
+
     /// It came to nothing.
     pub(crate) fn fail(&self, error: &RunnerError) {
         self.change(true, |own| own.fail(error));

@@ -83,6 +83,8 @@ fn make_private(dir: &Path) -> io::Result<()> {
 pub(crate) struct Upload {
     path: TempPath,
     size: u64,
+    /// The name it had at the client, if it had one.
+    name: Option<String>,
 }
 
 impl Upload {
@@ -90,8 +92,14 @@ impl Upload {
         &self.path
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.size == 0
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The name it had at the client, if it had one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 }
 
@@ -253,6 +261,7 @@ impl Reading {
     }
 
     async fn file(&self, uploads: &Uploads, mut part: Field<'_>, max: u64) -> Result<Upload, RunnerError> {
+        let name = part.file_name().map(str::to_owned);
         let (mut file, path) = uploads.create().await?;
         let mut size = 0;
         while let Some(chunk) = self.next(&mut part).await? {
@@ -263,7 +272,7 @@ impl Reading {
             file.write_all(&chunk).await.map_err(|error| not_written(&error))?;
         }
         file.flush().await.map_err(|error| not_written(&error))?;
-        Ok(Upload { path, size })
+        Ok(Upload { path, size, name })
     }
 
     async fn text(&mut self, mut part: Field<'_>, name: &str) -> Result<String, RunnerError> {

@@ -11,7 +11,7 @@ use domain::{Capability, EngineMode, ErrorKind, KeepAlive, LaunchOptions, ModelE
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
-use router::{Lease, LeaseRequest, UpstreamBody, UpstreamRequest};
+use router::{Attached, Lease, LeaseRequest, UpstreamBody, UpstreamRequest};
 
 use super::query;
 use crate::dispatch::{Cx, Granted};
@@ -421,9 +421,34 @@ impl EngineCalls {
         path: &str,
         body: Bytes,
     ) -> Result<Response<UpstreamBody>, RunnerError> {
+        let json = HeaderValue::from_static("application/json");
+        let content_type = (method == Method::POST).then_some(json);
+        self.exchange(method, path, content_type, body, None).await
+    }
+
+    /// Sends a form with a file to the engine; its answer may be an error.
+    pub(super) async fn relay_form(
+        &self,
+        path: &str,
+        content_type: HeaderValue,
+        before: Bytes,
+        file: Attached,
+    ) -> Result<Response<UpstreamBody>, RunnerError> {
+        self.exchange(Method::POST, path, Some(content_type), before, Some(file))
+            .await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<HeaderValue>,
+        body: Bytes,
+        attached: Option<Attached>,
+    ) -> Result<Response<UpstreamBody>, RunnerError> {
         let mut headers = HeaderMap::with_capacity(4);
-        if method == Method::POST {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(content_type) = content_type {
+            headers.insert(CONTENT_TYPE, content_type);
         }
         if let Some(id) = &self.passed.request_id {
             headers.insert(HeaderName::from_static("x-request-id"), id.clone());
@@ -436,6 +461,7 @@ impl EngineCalls {
             path: path.to_owned(),
             headers,
             body,
+            attached,
         };
         // What only prepares the answer is not its first byte.
         let counted = ![

@@ -8,20 +8,23 @@ use dialects::audio::{self, Asked, Events, Form, Hearing};
 use dialects::{Rendered, Transcoder};
 use domain::audio::{Listening, Task};
 use domain::chat::Usage;
-use domain::{Capability, EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError};
+use domain::{Capability, EngineKind, EngineMode, ErrorKind, KnownWhisper, LaunchOptions, ModelEntry, RunnerError};
+use downloads::{DownloadError, Source};
 use http::Method;
 use http::request::Parts;
 use hyper::body::Incoming;
+use models::SpeechName;
 use router::UpstreamBody;
 use serde::Serialize;
 
-use super::Answer;
 use super::lease::{EngineCalls, MAX_ERROR, Wish, lease, not_found};
+use super::{Answer, form_relay};
 use crate::body::Pieces;
 use crate::dispatch::Cx;
 use crate::errors::respond;
 use crate::relay;
 use crate::routes::Operation as Op;
+use crate::state::ApiState;
 use crate::transcriptions::Transcription;
 use crate::uploads::{self, FormRules, Upload};
 
@@ -33,9 +36,11 @@ const FILE: &str = "file";
 const IGNORED: [&str; 2] = ["known_speaker_references", "known_speaker_references[]"];
 
 /// A recording that is being worked on, until the last of those who hold it drops it.
-struct Job {
-    upload: Upload,
-    transcription: Transcription,
+pub(super) struct Job {
+    pub(super) upload: Upload,
+    pub(super) transcription: Transcription,
+    /// The fields of the form as they came.
+    pub(super) fields: Vec<(String, String)>,
 }
 
 /// What the engine is sent.
@@ -48,11 +53,11 @@ struct Order<'a> {
 
 /// Both operations.
 pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
-    let (asked, upload) = receive(cx, parts, body).await?;
-    let entry = model(cx, &asked)?;
+    let (asked, fields, upload) = receive(cx, parts, body).await?;
     if asked.wanted.stream {
         cx.will_stream(audio::Waiting)?;
     }
+    let entry = model(cx, &asked).await?;
     let name = asked.model.clone().unwrap_or_else(|| entry.key.to_string());
     let model = entry.instance_key().clone();
     let (task, max_queue) = (asked.listening.task, cx.settings.audio.max_queue);
@@ -60,7 +65,11 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         .state()
         .transcriptions
         .begin(cx.number(), model, name, task, max_queue)?;
-    let job = Arc::new(Job { upload, transcription });
+    let job = Arc::new(Job {
+        upload,
+        transcription,
+        fields,
+    });
     let answer = hear(cx, parts, &entry, asked, &job).await;
     if let Err(error) = &answer {
         job.transcription.fail(error);
@@ -69,7 +78,11 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
 }
 
 /// Reads and checks the form.
-async fn receive(cx: &Cx, parts: &Parts, body: Incoming) -> Result<(Asked, Upload), RunnerError> {
+async fn receive(
+    cx: &Cx,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<(Asked, Vec<(String, String)>, Upload), RunnerError> {
     let task = match cx.route.operation {
         Op::Translations => Task::Translate,
         _ => Task::Transcribe,
@@ -81,44 +94,89 @@ async fn receive(cx: &Cx, parts: &Parts, body: Incoming) -> Result<(Asked, Uploa
         ignored: &IGNORED,
         max_file: cx.settings.max_recording(cx.flavour()),
     };
-    let mut form = Form::default();
+    let mut fields = Vec::new();
     let pieces = Pieces::of(body, state.limits());
     let upload = uploads::receive(&state.uploads, pieces, boundary, &rules, |name, value| {
-        form.field(name, value);
+        fields.push((name.to_owned(), value));
     });
     let Some(upload) = upload.await? else {
         return Err(RunnerError::invalid("'file' is required: send the recording in it.")
             .code("missing_required_parameter")
             .param(FILE));
     };
-    if upload.is_empty() {
+    if upload.size() == 0 {
         return Err(RunnerError::invalid("The file is empty.")
             .code("empty_file")
             .param(FILE));
     }
+    let mut form = Form::default();
+    for (name, value) in &fields {
+        form.field(name, value.clone());
+    }
     let mut asked = form.finish(task)?;
     asked.listening.max_duration_s = cx.settings.audio.max_duration_s;
-    Ok((asked, upload))
+    Ok((asked, fields, upload))
 }
 
-/// The model that is to listen.
-fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
-    let name = asked.model.as_deref().or(cx.settings.audio.default_model.as_deref());
-    let name = name.unwrap_or("whisper-1");
-    let entry = cx.state().resolve(name).ok_or_else(|| not_found(cx, name))?;
-    let refused = |message: String| Err(RunnerError::new(ErrorKind::NotCapable, message).param("model"));
-    if !entry.can(Capability::Transcription) {
-        return refused(format!("'{name}' is not a speech-to-text model."));
+/// The model that is to listen; fetched first if it is a known one that is not there and the settings want that.
+async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
+    let (name, task) = (asked.model.as_deref(), asked.listening.task);
+    let state = cx.state();
+    let mut meant = state.registry.catalog().listener(name, task);
+    if cx.settings.audio.auto_download
+        && let SpeechName::Known(known) = &meant
+    {
+        fetch(state, &known.repository).await?;
+        meant = state.registry.catalog().listener(name, task);
     }
-    if asked.listening.task == Task::Translate && !entry.can(Capability::Translation) && !asked.force {
-        let catalog = cx.state().registry.catalog();
-        let able = catalog.listed().find(|other| other.can(Capability::Translation));
-        let able = able.map_or_else(|| "whisper-base".to_owned(), |able| able.key.to_string());
-        return refused(format!(
-            "'{name}' cannot translate: use a model that can, such as '{able}'."
-        ));
+    let catalog = state.registry.catalog();
+    let shown = name.unwrap_or_else(|| cx.settings.audio.default_model.as_deref().unwrap_or("whisper-1"));
+    let refused = |message: String| {
+        let mut error = RunnerError::new(ErrorKind::NotCapable, message).param("model");
+        error.model = Some(shown.to_owned());
+        Err(error.code("model_not_supported"))
+    };
+    let entry = match meant {
+        SpeechName::Found(entry) => entry,
+        SpeechName::NotSpeech(_) => {
+            return refused(format!(
+                "The model '{shown}' does not listen: it is not a speech-to-text model. GET /v1/audio/models lists those \
+                 that do."
+            ));
+        }
+        SpeechName::Known(known) => {
+            let mut error = RunnerError::model_not_found(shown).code("model_not_found");
+            error.message = format!(
+                "The speech-to-text model '{shown}' is not on this machine. Download it: `llama-runner pull {}`.",
+                known.key
+            );
+            return Err(error);
+        }
+        SpeechName::Unknown => return Err(not_found(cx, shown)),
+    };
+    if task == Task::Translate && !entry.can(Capability::Translation) && !asked.force {
+        let able = catalog.best_listener(Task::Translate);
+        let able = able.map_or_else(|| KnownWhisper::first().key(), |able| able.key.to_string());
+        return refused(format!("The model '{shown}' cannot translate. One that can: '{able}'."));
     }
     Ok(entry)
+}
+
+/// Downloads a model, or waits for the download under way.
+async fn fetch(state: &ApiState, repository: &str) -> Result<(), RunnerError> {
+    tracing::info!(repository, "fetching the speech-to-text model that a request names");
+    let source = Source::Whisper {
+        repo: repository.to_owned(),
+    };
+    let fetched = match state.downloads.pull(source).await {
+        Ok(job) => job.wait().await,
+        Err(error) => Err(error),
+    };
+    match fetched {
+        Ok(_) => Ok(()),
+        Err(DownloadError::NotFound(_)) => Err(RunnerError::model_not_found(repository).code("model_not_found")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Gets an engine and has it listen; an engine that breaks off before anything was sent is followed by a second one (audio
@@ -131,11 +189,16 @@ async fn hear(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, asked: Asked, job
     };
     let order = serde_json::to_vec(&order).map_err(|_| RunnerError::internal("The request could not be written."))?;
     let order = Bytes::from(order);
+    let mode = match entry.engine {
+        // A model that chats about sounds.
+        EngineKind::LlamaServer => EngineMode::Completion,
+        EngineKind::FasterWhisper | EngineKind::Speech | EngineKind::Custom => EngineMode::Transcription,
+    };
     let mut first = true;
     loop {
         let wish = Wish {
             launch: LaunchOptions {
-                mode: Some(EngineMode::Transcription),
+                mode: Some(mode),
                 ..LaunchOptions::default()
             },
             ..Wish::default()
@@ -144,7 +207,12 @@ async fn hear(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, asked: Asked, job
         job.transcription.running();
         let calls = EngineCalls::new(cx, &lease);
         drop(lease);
-        match listen(&calls, order.clone(), &asked, job).await {
+        let answer = if entry.engine == EngineKind::FasterWhisper {
+            listen(&calls, order.clone(), &asked, job).await
+        } else {
+            form_relay::pass_on(cx, &calls, entry, job).await
+        };
+        match answer {
             Err(error) if first && broke_off(&error) => {
                 tracing::warn!(model = %entry.key, reason = error.message, "the engine broke off: the recording is given to another");
                 job.transcription.queued();

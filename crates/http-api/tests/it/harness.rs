@@ -104,6 +104,7 @@ pub(crate) struct Server {
     pub(crate) tracker: TaskTracker,
     pub(crate) home: TempHome,
     pub(crate) store: store::Store,
+    pub(crate) bus: EventBus,
     supervisor: Supervisor,
     pub(crate) registry: Registry,
 }
@@ -148,6 +149,7 @@ impl Server {
             RegistrySettings {
                 dirs: vec![testkit::models_dir()],
                 store: Some(home.data().join("ollama")),
+                speech_dir: Some(home.data().join("models/whisper")),
                 index_path: home.cache().join("models.json"),
                 ..setup.library
             },
@@ -191,7 +193,7 @@ impl Server {
         let state = ApiState::new(ApiParts {
             router: router.clone(),
             registry: registry.clone(),
-            bus,
+            bus: bus.clone(),
             engines,
             hardware,
             store: store.clone(),
@@ -245,6 +247,7 @@ impl Server {
             tracker,
             home,
             store,
+            bus,
             supervisor,
             registry,
         }

@@ -86,7 +86,7 @@ async fn transcribe(
             }
             let _ = out.send(Some(format!("{step}\n").into())).await;
         } else {
-            deed(shared, &step, out).await;
+            deed(shared, &step, out, ticket).await;
         }
     }
     ticket.done();
@@ -148,7 +148,7 @@ async fn speak(
     });
     for step in steps {
         ticket.tokens += u64::from(step.get("raw").is_some());
-        deed(shared, &step, out).await;
+        deed(shared, &step, out, ticket).await;
     }
     ticket.done();
 }
@@ -163,7 +163,7 @@ async fn begin(
     ticket: &mut Ticket,
 ) -> Option<Option<Vec<Value>>> {
     for step in &script.before {
-        deed(shared, step, out).await;
+        deed(shared, step, out, ticket).await;
     }
     if let Some(error) = script.error {
         let _ = head.send(Err(error));
@@ -174,7 +174,7 @@ async fn begin(
     Some(script.steps)
 }
 
-async fn deed(shared: &Shared, step: &Value, out: &mpsc::Sender<Piece>) {
+async fn deed(shared: &Shared, step: &Value, out: &mpsc::Sender<Piece>, ticket: &Ticket) {
     if let Some(gate) = step["gate"].as_str() {
         wait_for_file(Path::new(gate)).await;
     } else if let Some(Ok(death)) = step["die"].as_str().map(str::parse) {
@@ -185,6 +185,7 @@ async fn deed(shared: &Shared, step: &Value, out: &mpsc::Sender<Piece>) {
         for _ in 0..16 {
             tokio::task::yield_now().await;
         }
+        ticket.left();
         die(death);
     } else if step["hang"] == json!(true) {
         shared.hung.store(true, Ordering::SeqCst);

@@ -109,6 +109,16 @@ impl Ticket {
         }
     }
 
+    /// The process is about to end in the middle of it.
+    pub(crate) fn left(&self) {
+        self.record("gone");
+    }
+
+    fn record(&self, event: &str) {
+        let line = json!({"event": event, "n": self.number, "tokens": self.tokens, "at_ns": monotonic_ns()});
+        self.shared.record.write(&line);
+    }
+
     /// The answer is complete.
     pub(crate) fn done(&mut self) {
         self.done = true;
@@ -117,9 +127,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let event = if self.done { "done" } else { "gone" };
-        let line = json!({"event": event, "n": self.number, "tokens": self.tokens, "at_ns": monotonic_ns()});
-        self.shared.record.write(&line);
+        self.record(if self.done { "done" } else { "gone" });
         self.shared.running.fetch_sub(1, Ordering::SeqCst);
         self.shared.ended.notify_one();
     }
