@@ -150,8 +150,8 @@ pub enum EngineError {
 
 fn how_to_install(name: &str) -> &'static str {
     match name {
-        "kokoro" => "Run `llama-runner engine kokoro install`; it shows the licence first.",
-        "piper" => "Run `llama-runner engine piper install`; it shows the licence first.",
+        "kokoro" => "Run `llama-runner engine voices install kokoro`; it shows the licence first.",
+        "piper" => "Run `llama-runner engine voices install piper`; it shows the licence first.",
         _ => {
             "Run `llama-runner engine whisper install`, or set `engines.faster_whisper.auto_install` to true in config.json."
         }

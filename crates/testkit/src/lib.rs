@@ -19,7 +19,9 @@ pub use fake_origin::{
 };
 pub use fault_proxy::{Direction, Fault, FaultProxy};
 pub use frames::{StubMark, ndjson_lines, sse_events, stub_marks};
-pub use paths::{audio_dir, models_dir, real_engine_path, stub_engine_path, stub_speech_path, tiny_whisper_dir};
+pub use paths::{
+    audio_dir, models_dir, real_engine_path, real_speech_python, stub_engine_path, stub_speech_path, tiny_whisper_dir,
+};
 pub use probe::{ProcessId, ProcessProbe};
 pub use record::{Recorded, read_record};
 pub use temp_home::TempHome;

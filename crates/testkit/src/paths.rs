@@ -24,16 +24,34 @@ pub fn real_engine_path() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("LLAMARUNNER_LLAMA_SERVER").map(PathBuf::from) {
         return path.is_file().then_some(path);
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    let builds = std::fs::read_dir(cache.join("llama-runner/engines/llama.cpp")).ok()?;
+    let builds = std::fs::read_dir(cache_home()?.join("llama-runner/engines/llama.cpp")).ok()?;
     builds
         .flatten()
         .map(|build| build.path().join("llama-server"))
         .filter(|path| path.is_file())
         .max_by_key(|path| modified(path))
+}
+
+/// The real speech engine's interpreter: `LLAMARUNNER_SPEECH_PYTHON`, else the newest environment in the user's cache
+/// (`$XDG_CACHE_HOME/llama-runner/python/speech-*`). `cargo xtask test` makes sure there is one.
+pub fn real_speech_python() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("LLAMARUNNER_SPEECH_PYTHON").map(PathBuf::from) {
+        return path.is_file().then_some(path);
+    }
+    let environments = std::fs::read_dir(cache_home()?.join("llama-runner/python")).ok()?;
+    environments
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("speech-"))
+        .map(|entry| entry.path().join("bin/python"))
+        .filter(|path| path.is_file())
+        .max_by_key(|path| path.symlink_metadata().ok()?.modified().ok())
+}
+
+fn cache_home() -> Option<PathBuf> {
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
 }
 
 /// The stub engine's binary: `CARGO_BIN_EXE_stub-engine` if set, else beside the running test's target folder. Cargo

@@ -133,7 +133,7 @@ async fn without_leave_to_install_the_answer_says_how() {
     for (architecture, allowed, words) in [
         ("espeak-ng", settings.clone(), "engine whisper install"),
         // Somebody has to agree to its licence first.
-        ("kokoro", SpeechSettings::default(), "engine kokoro install"),
+        ("kokoro", SpeechSettings::default(), "engine voices install kokoro"),
     ] {
         model.facts.architecture = architecture.into();
         let error = engine

@@ -19,7 +19,6 @@ const QUIET: &[(&str, &str)] = &[
     ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
     ("PYTHONUNBUFFERED", "1"),
     ("PYTHONUTF8", "1"),
-    ("PYTHONDONTWRITEBYTECODE", "1"),
 ];
 
 /// The command that starts `entry`. The key goes by environment (promise S4).

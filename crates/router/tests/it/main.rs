@@ -11,6 +11,7 @@
 mod failures;
 mod loading;
 mod real_engine;
+mod real_speech;
 mod rig;
 mod speech;
 mod streams;

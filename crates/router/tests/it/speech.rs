@@ -202,6 +202,10 @@ async fn one_that_says_it_is_stuck_is_replaced_before_it_has_been_silent_for_lon
     assert!(error.message.contains("does not go on"), "{error}");
     assert!(begun.elapsed() < watchdog, "{:?}", begun.elapsed());
     fs::remove_file(&stuck).unwrap();
+    until("noticed", || {
+        matches!(rig.router.status(&model.key).0, ModelState::Failed(_))
+    })
+    .await;
     assert!(
         heard(&rig, &model, &recording(&rig, "other", &json!({})))
             .await
