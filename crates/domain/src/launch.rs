@@ -18,6 +18,13 @@ pub enum EngineMode {
     Speech,
 }
 
+impl EngineMode {
+    /// Sound goes in or comes out, in an engine that knows nothing else.
+    pub fn is_speech(self) -> bool {
+        matches!(self, Self::Transcription | Self::Speech)
+    }
+}
+
 /// Launch-time wishes of a request, a config entry or the defaults. `None` means "whatever is loaded, else auto".
 ///
 /// Layers are merged with [`LaunchOptions::or`]: request over entry over defaults.

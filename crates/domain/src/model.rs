@@ -285,7 +285,18 @@ impl ModelEntry {
     /// True for models that only hear or speak. Lists of clients that know chat and embedding models leave them out: one
     /// entry of another kind makes such a list invalid for LM Studio's libraries (`lmstudio.md`, "JS list").
     pub fn is_speech(&self) -> bool {
-        matches!(self.natural_mode(), EngineMode::Transcription | EngineMode::Speech)
+        self.natural_mode().is_speech()
+    }
+
+    /// The form of its files, for people; empty: a voice engine has none.
+    pub fn format(&self) -> &'static str {
+        if self.can(Capability::Transcription) {
+            "CTranslate2"
+        } else if self.can(Capability::Speech) {
+            ""
+        } else {
+            "GGUF"
+        }
     }
 
     /// What the model is loaded for when the request does not decide it.

@@ -30,5 +30,5 @@ pub use jobs::{DownloadDeps, Downloads, Interest, Job, Landed};
 pub use plan::{Finish, Plan, PlannedFile};
 pub use settings::{DownloadSettings, Tuning};
 pub use source::Source;
-pub use sources::Origin;
+pub use sources::{Origin, remove_speech_model};
 pub use transfer::DiskFree;

@@ -15,9 +15,33 @@ fn models(state: &Value) -> &[Value] {
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
+        Value::String(text) if text.is_empty() => "–".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// Models that hear.
+pub(crate) const HEARS: &str = "speech to text";
+
+/// What a model is for, by its capabilities.
+pub(crate) fn kind(capabilities: &Value) -> &'static str {
+    let can = |word: &str| {
+        capabilities
+            .as_array()
+            .is_some_and(|all| all.iter().any(|capability| capability == word))
+    };
+    [
+        ("chat", "chat"),
+        ("completion", "completion"),
+        ("rerank", "rerank"),
+        ("embedding", "embedding"),
+        ("transcription", HEARS),
+        ("speech", "text to speech"),
+    ]
+    .into_iter()
+    .find(|(word, _)| can(word))
+    .map_or("–", |(_, kind)| kind)
 }
 
 /// `list`.
@@ -33,7 +57,11 @@ pub(crate) async fn list(server: &Client, output: Output) -> Result<ExitCode, Fa
         .map(|model| {
             vec![
                 text(&model["key"]),
-                size(model["size"].as_u64().unwrap_or(0)),
+                kind(&model["capabilities"]).to_owned(),
+                match model["size"].as_u64() {
+                    Some(0) | None => "–".to_owned(),
+                    Some(bytes) => size(bytes),
+                },
                 text(&model["quantization"]),
                 count(model["parameters"].as_u64().unwrap_or(0)),
                 text(&model["context_length"]),
@@ -42,7 +70,7 @@ pub(crate) async fn list(server: &Client, output: Output) -> Result<ExitCode, Fa
         })
         .collect();
     output.table(
-        &["NAME", "SIZE", "QUANTIZATION", "PARAMETERS", "CONTEXT", "STATE"],
+        &["NAME", "TYPE", "SIZE", "QUANTIZATION", "PARAMETERS", "CONTEXT", "STATE"],
         &rows,
     )?;
     if rows.is_empty() {
@@ -74,7 +102,11 @@ pub(crate) async fn ps(server: &Client, output: Output) -> Result<ExitCode, Fail
                 text(&model["key"]),
                 text(&model["state"]),
                 size(bytes("memory_bytes") + bytes("vram_bytes")),
-                text(&instance["launch"]["context"]),
+                // Speech engines have none.
+                match instance["launch"]["context"].as_u64() {
+                    Some(0) | None => "–".to_owned(),
+                    Some(tokens) => tokens.to_string(),
+                },
                 format!("{}/{}", bytes("active"), text(&instance["launch"]["parallel"])),
                 text(&instance["pid"]),
                 until(instance, now),
@@ -184,6 +216,20 @@ pub(crate) fn routes(output: Output) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds() {
+        for (capabilities, wanted) in [
+            (json!(["completion", "chat", "tools"]), "chat"),
+            (json!(["completion"]), "completion"),
+            (json!(["embedding"]), "embedding"),
+            (json!(["transcription", "translation"]), HEARS),
+            (json!(["speech"]), "text to speech"),
+            (Value::Null, "–"),
+        ] {
+            assert_eq!(kind(&capabilities), wanted);
+        }
+    }
 
     #[test]
     fn unload_times() {

@@ -4,19 +4,23 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use domain::KnownWhisper;
 use http::Method;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::arguments::Pull;
-use crate::client::Client;
+use crate::client::{Client, segment};
 use crate::failure::Failure;
+use crate::inventory::{HEARS, kind};
 use crate::output::{Output, size};
 
 /// Asks the server to download and follows it. Breaking it off keeps what has come; the same command goes on from there.
 pub(crate) async fn pull(server: &Client, options: &Pull, output: Output) -> Result<ExitCode, Failure> {
     let name = &options.model;
-    let body = json!({ "model": name, "insecure": options.insecure });
+    // Sizes of speech models are names of registries too: what is meant here is told by the name that only they have.
+    let asked = KnownWhisper::named(name).map_or_else(|| name.clone(), KnownWhisper::key);
+    let body = json!({ "model": asked, "insecure": options.insecure });
     let mut answer = server
         .send(Method::POST, "/api/pull", Some(&body))
         .await?
@@ -54,7 +58,14 @@ pub(crate) async fn pull(server: &Client, options: &Pull, output: Output) -> Res
     if output.json {
         output.document(&json!({ "model": name, "status": "success" }))?;
     } else {
-        output.line(&format!("{name} is here; `llama-runner run {name}` talks to it"))?;
+        // Told by what it can do: a name of the hub does not say.
+        let info = server.get(&format!("/v1/models/{}/info", segment(&asked))).await;
+        let hears = info.is_ok_and(|info| kind(&info["capabilities"]) == HEARS);
+        output.line(&if hears {
+            format!("{name} is here; `llama-runner transcribe --model {name} FILE` writes down what is said")
+        } else {
+            format!("{name} is here; `llama-runner run {name}` talks to it")
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -67,7 +67,7 @@ pub fn model_info(id: &str, model: &ModelView, show_path: bool) -> Vec<u8> {
         "path": path.map(std::ffi::OsStr::to_string_lossy),
         "size": entry.size,
         "parameters": entry.facts.parameters,
-        "format": "GGUF",
+        "format": entry.format(),
         "architecture": entry.facts.architecture,
         "context_length": entry.facts.context_length,
         "loaded": loaded,

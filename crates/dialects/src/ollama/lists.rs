@@ -41,9 +41,13 @@ pub fn capability_words(capabilities: Capabilities) -> Vec<&'static str> {
         | Capability::Audio
         | Capability::Embedding
         | Capability::Rerank
-        | Capability::Thinking => Some(capability.as_str()),
-        // Ollama has no words for these.
-        Capability::Chat | Capability::Transcription | Capability::Translation | Capability::Speech => None,
+        | Capability::Thinking
+        // Not Ollama's words; without any, clients take a model for one that completes.
+        | Capability::Transcription
+        | Capability::Translation
+        | Capability::Speech => Some(capability.as_str()),
+        // Ollama has no word for it.
+        Capability::Chat => None,
     };
     capabilities.iter().filter_map(word).collect()
 }
@@ -75,7 +79,7 @@ pub(super) fn details(entry: &ModelEntry, lengths: bool) -> Value {
     let facts = &entry.facts;
     let mut details = json!({
         "parent_model": entry.profile.parent.as_deref().unwrap_or_default(),
-        "format": "gguf",
+        "format": entry.format().to_lowercase(),
         "family": facts.architecture,
         "families": [facts.architecture],
         "parameter_size": parameter_size(facts.parameters),
@@ -94,12 +98,13 @@ pub(super) fn details(entry: &ModelEntry, lengths: bool) -> Value {
     details
 }
 
-/// `/api/tags`: newest first; unlisted models are left out.
+/// `/api/tags`: newest first; unlisted models are left out, and so are those that only hear or speak: whoever reads this
+/// list offers its models for chats.
 pub fn tags(models: &[ModelView]) -> Vec<u8> {
     let mut listed: Vec<&ModelEntry> = models
         .iter()
         .map(|m| &*m.entry)
-        .filter(|entry| !entry.unlisted)
+        .filter(|entry| !entry.unlisted && !entry.is_speech())
         .collect();
     listed.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| a.key.cmp(&b.key)));
     let item = |entry: &ModelEntry| {
@@ -120,10 +125,11 @@ pub fn tags(models: &[ModelView]) -> Vec<u8> {
     to_vec(&json!({"models": listed.into_iter().map(item).collect::<Vec<_>>()}))
 }
 
-/// `/api/ps`: what is in memory, latest expiry first; `now_ms` is Unix milliseconds.
+/// `/api/ps`: what of the models of `/api/tags` is in memory, latest expiry first; `now_ms` is Unix milliseconds.
 pub fn ps(models: &[ModelView], now_ms: i64) -> Vec<u8> {
     let mut loaded: Vec<(i64, Value)> = Vec::new();
-    for model in models.iter().filter(|model| model.is_loaded()) {
+    let shown = |model: &&ModelView| model.is_loaded() && !model.entry.is_speech();
+    for model in models.iter().filter(shown) {
         let Some(instance) = &model.instance else { continue };
         let expires_ms = match (&model.state, instance.keep_alive, instance.expires_at_ms) {
             // Marked for unload.

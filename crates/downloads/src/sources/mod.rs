@@ -12,6 +12,8 @@ mod speech;
 mod url;
 pub mod voices;
 
+pub use speech::remove as remove_speech_model;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};

@@ -5,7 +5,7 @@ use domain::KnownWhisper;
 use super::hub::{self, Entry, Repo};
 use super::url::present;
 use super::{Origin, blocking};
-use crate::{DownloadError, Finish, Plan, PlannedFile, paths};
+use crate::{DownloadError, DownloadSettings, Finish, Plan, PlannedFile, paths};
 
 /// Where the files of unfinished models are, below the folder of speech models: the library looks into no hidden folder.
 pub(crate) const INCOMING: &str = ".incoming";
@@ -89,6 +89,32 @@ pub(super) async fn plan(origin: &Origin, repo: &Repo, entries: &[Entry]) -> Res
         files,
         already_present,
     })
+}
+
+/// Deletes a speech model that was downloaded. `Ok(false)`: the folder is none of those, and nothing was touched. Blocking.
+///
+/// # Errors
+/// The folder cannot be removed.
+pub fn remove(settings: &DownloadSettings, folder: &Path) -> Result<bool, DownloadError> {
+    let failed = |error: std::io::Error| DownloadError::io("the model cannot be deleted", &error);
+    // What lies deeper, or is only a link, was put there by somebody else.
+    let is_ours = folder.parent() == Some(&settings.speech_dir)
+        && folder.symlink_metadata().is_ok_and(|data| data.is_dir())
+        && folder
+            .file_name()
+            .is_some_and(|name| paths::file_name(&name.to_string_lossy()).is_ok());
+    let (true, Some(name)) = (is_ours, folder.file_name()) else {
+        return Ok(false);
+    };
+    // Out of sight at once, whatever happens while its files are removed.
+    let root = settings.speech_dir.join(INCOMING);
+    let hidden = root.join(name).with_added_extension("deleted");
+    std::fs::create_dir_all(&root).map_err(failed)?;
+    let _ = std::fs::remove_dir_all(&hidden);
+    std::fs::rename(folder, &hidden).map_err(failed)?;
+    std::fs::remove_dir_all(&hidden).map_err(failed)?;
+    let _ = std::fs::remove_dir(&root);
+    Ok(true)
 }
 
 /// Where a folder that makes room for its successor lies for a moment.

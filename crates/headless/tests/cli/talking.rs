@@ -13,6 +13,20 @@ fn the_life_of_a_model() {
         listed.starts_with("NAME") && listed.contains("tiny-embed") && listed.contains("MB"),
         "{listed}"
     );
+    let whisper = listed.lines().find(|line| line.starts_with("tiny-whisper ")).expect("it is listed");
+    let columns: Vec<&str> = whisper.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(
+        columns,
+        ["tiny-whisper", "speech to text", "8.8 MB", "INT8", "6.2M", "–", "unloaded"]
+    );
+    let shown = stdout(&server.verb(&["show", "tiny-whisper"]));
+    assert!(
+        shown.contains("CTranslate2") && shown.contains("transcription, translation"),
+        "{shown}"
+    );
+    let refused = server.verb(&["run", "tiny-whisper", "Hello"]);
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(stderr(&refused).contains("tiny-whisper"), "{}", stderr(&refused));
     let models = json(&server.verb(&["list", "--json"]));
     assert!(
         models["models"]

@@ -180,9 +180,25 @@ pub(super) fn require(entry: &ModelEntry, name: &str, any: &[Capability], word: 
     if any.iter().any(|capability| entry.can(*capability)) {
         return Ok(());
     }
+    if entry.is_speech() {
+        return Err(only_speech(entry, name));
+    }
     let mut error = RunnerError::new(ErrorKind::NotCapable, format!("\"{name}\" does not support {word}"));
     error.model = Some(name.to_owned());
     Err(error.param("model"))
+}
+
+/// What somebody hears who asks a speech model for text work.
+fn only_speech(entry: &ModelEntry, name: &str) -> RunnerError {
+    let (kind, instead) = if entry.can(Capability::Speech) {
+        ("text-to-speech", "send text to /v1/audio/speech")
+    } else {
+        ("speech-to-text", "send recordings to /v1/audio/transcriptions")
+    };
+    let text = format!("\"{name}\" is a {kind} model, which can neither chat nor complete nor embed: {instead}");
+    let mut error = RunnerError::new(ErrorKind::NotCapable, text);
+    error.model = Some(name.to_owned());
+    error.param("model")
 }
 
 /// A chat whose images the engine can read.
@@ -280,6 +296,10 @@ pub(super) fn lease_request(
     entry: &Arc<ModelEntry>,
     wish: Wish,
 ) -> Result<LeaseRequest, RunnerError> {
+    // Said before its engine is started, which knows no such work.
+    if entry.is_speech() && !wish.launch.mode.is_some_and(EngineMode::is_speech) {
+        return Err(only_speech(entry, entry.key.as_str()));
+    }
     autoload(cx, parts, entry)?;
     let jit = is_jit(cx);
     let mut keep_alive = wish.keep_alive;

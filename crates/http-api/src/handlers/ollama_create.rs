@@ -71,6 +71,7 @@ async fn existing(
     name: RegistryName,
     entry: Option<Arc<ModelEntry>>,
 ) -> Result<Option<Draft>, RunnerError> {
+    adoptable(entry.as_ref())?;
     let store = state.ollama_store.clone();
     let facts = entry.as_ref().map(|entry| entry.facts.clone());
     on_disk(move || {
@@ -102,6 +103,18 @@ async fn existing(
 /// A layer of the base in JSON. One that cannot be read is not left out: what it says would be lost.
 fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::InvalidManifest(format!("the model's {what}: {error}")))
+}
+
+/// The store knows models of llama.cpp only.
+pub(super) fn adoptable(entry: Option<&Arc<ModelEntry>>) -> Result<(), RunnerError> {
+    match entry.filter(|entry| entry.is_speech()) {
+        None => Ok(()),
+        Some(entry) => Err(RunnerError::invalid(format!(
+            "\"{}\" is a speech model: it can be neither copied nor built upon",
+            entry.key
+        ))
+        .param("model")),
+    }
 }
 
 /// A manifest in our store for a model that lies elsewhere. Its files are referred to, not copied.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dialects::Rendered;
 use dialects::ollama::{self, CopyCall, DeleteCall, PullLines, TransferCall};
-use domain::{ErrorKind, RegistryName, RunnerError};
+use domain::{EngineKind, ErrorKind, RegistryName, RunnerError};
 use downloads::push::PushStep;
 use downloads::{DownloadError, Source};
 use http::request::Parts;
@@ -195,6 +195,7 @@ async fn copy(cx: &Cx, body: Incoming) -> Answer {
     let state = cx.state();
     let (store, entry) = (state.ollama_store.clone(), state.resolve(&call.source));
     let CopyCall { source, destination } = call;
+    ollama_create::adoptable(entry.as_ref())?;
     let asked = source.clone();
     let copied = on_disk(move || {
         match RegistryName::parse(&source).map(|name| store.copy(&name, &destination)) {
@@ -229,7 +230,19 @@ async fn delete(cx: &Cx, body: Incoming) -> Answer {
         state.registry.rescan().await;
         return Ok(Response::new(Body::empty()));
     }
-    if state.resolve(&call.model).is_some() {
+    let entry = state.resolve(&call.model);
+    if let Some(entry) = &entry
+        && entry.engine == EngineKind::FasterWhisper
+    {
+        let (origin, folder) = (state.downloads.origin(), entry.path.clone());
+        let removing = tokio::task::spawn_blocking(move || downloads::remove_speech_model(&origin.settings, &folder));
+        let removed = removing.await;
+        if removed.map_err(|_| RunnerError::internal("The deletion broke off."))?? {
+            state.registry.rescan().await;
+            return Ok(Response::new(Body::empty()));
+        }
+    }
+    if entry.is_some() {
         return Err(RunnerError::new(
             ErrorKind::Forbidden,
             format!(

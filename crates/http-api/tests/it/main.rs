@@ -22,5 +22,6 @@ mod resumable;
 mod slow;
 mod sockets;
 mod speaking;
+mod speech_models;
 mod surface;
 mod waiting;
