@@ -112,7 +112,7 @@ fn read(
     let config: Config = match store.read_text(&manifest.config) {
         Ok(config) => json("configuration", &config)?,
         Err(StoreError::MissingBlob(_)) => Config::default(),
-        Err(error) => return Err(unreadable(error)),
+        Err(error) => return Err(unreadable(&error)),
     };
     if !config.remote_host.is_empty() {
         return Err(format!("runs on {} and has no weights here", config.remote_host));
@@ -170,7 +170,7 @@ fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, Str
     serde_json::from_str(text).map_err(|error| format!("is damaged: its {what} cannot be read: {error}"))
 }
 
-fn unreadable(error: StoreError) -> String {
+fn unreadable(error: &StoreError) -> String {
     format!("cannot be read: {error}")
 }
 
@@ -184,7 +184,7 @@ fn profile(store: &Store, manifest: &Manifest, adapters: Vec<PathBuf>) -> Result
         layer
             .map(|layer| store.read_text(layer))
             .transpose()
-            .map_err(unreadable)
+            .map_err(|error| unreadable(&error))
     };
     let parameters = last(&[media::PARAMS])?;
     let messages = last(&[media::MESSAGES])?;
@@ -202,7 +202,7 @@ fn profile(store: &Store, manifest: &Manifest, adapters: Vec<PathBuf>) -> Result
             .unwrap_or_default(),
         license: manifest
             .of_kind(media::LICENSE)
-            .map(|layer| store.read_text(layer).map_err(unreadable))
+            .map(|layer| store.read_text(layer).map_err(|error| unreadable(&error)))
             .collect::<Result<_, _>>()?,
         adapters,
         parent: manifest.of_kind(media::MODEL).find_map(|layer| layer.from.clone()),
