@@ -1,5 +1,7 @@
 //! OpenAI's `/v1/responses`: answers with conversations kept here (LM Studio contract 4.5, Ollama contract 7.3).
 
+use std::fmt::Write as _;
+
 use dialects::openai::responses::{
     self, Defaults, Page, ReasoningForm, ResponseForm, ResponseHead, ResponseStream, ResponsesCall, StoredResponse,
 };
@@ -123,7 +125,11 @@ pub(super) fn random_hex() -> Result<String, RunnerError> {
     let mut random = [0_u8; 24];
     getrandom::fill(&mut random)
         .map_err(|error| RunnerError::internal(format!("The system gives no random numbers: {error}")))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(random.iter().fold(String::with_capacity(48), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
 }
 
 /// The conversation up to an earlier answer of this kind. One that has lost a part is not continued as if it were whole.
