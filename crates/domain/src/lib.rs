@@ -32,6 +32,6 @@ pub use launch::{EngineMode, LaunchOptions, LoadedLaunch};
 pub use model::{Capabilities, Capability, EngineKind, ModelEntry, ModelFacts, ModelProfile, ModelSource};
 pub use redact::without_paths;
 pub use registry_name::{OLLAMA_VERSION, RegistryName};
-pub use state::{ActiveRequest, FailureReport, InstanceView, ModelState, RequestPhase};
+pub use state::{ActiveRequest, FailureCode, FailureReport, InstanceView, ModelState, RequestPhase};
 pub use voices::VoicePack;
 pub use whisper::KnownWhisper;

@@ -29,9 +29,9 @@ pub enum ModelState {
 pub struct FailureReport {
     /// One sentence: what happened and why.
     pub reason: String,
-    /// Machine-readable word that the caller's error carries (`engine_not_installed`).
+    /// What the caller's error carries as its code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    pub code: Option<FailureCode>,
     /// Last lines of the engine log.
     pub log: Vec<String>,
     /// Exit code, if the process exited by itself.
@@ -40,6 +40,23 @@ pub struct FailureReport {
     pub signal: Option<i32>,
     /// False when the same start would fail again (missing file, bad flag): not retried by itself (promise R5).
     pub retryable: bool,
+}
+
+/// A failure that callers are told by a word of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// The engine has to be installed first (audio contract 6).
+    EngineNotInstalled,
+}
+
+impl FailureCode {
+    /// The wire word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EngineNotInstalled => "engine_not_installed",
+        }
+    }
 }
 
 /// A running (or starting) instance, as every list shows it.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use std::sync::Arc;
 
-use domain::{ErrorKind, RunnerError};
+use domain::{ErrorKind, FailureCode, RunnerError};
 use thiserror::Error;
 
 /// Why an engine cannot be used. Messages are for the person at the machine: they may name files of the engine, and they
@@ -167,12 +167,35 @@ impl EngineError {
             source: Arc::new(source),
         }
     }
+
+    /// The word for callers, where the fault has one.
+    pub fn code(&self) -> Option<FailureCode> {
+        match self {
+            Self::SpeechMissing { .. }
+            | Self::SpeechBroken { .. }
+            | Self::SpeechNamed { .. }
+            | Self::SpeechPython(_)
+            | Self::SpeechDisk { .. }
+            | Self::SpeechInstall { .. } => Some(FailureCode::EngineNotInstalled),
+            Self::Missing
+            | Self::BadPath { .. }
+            | Self::Probe { .. }
+            | Self::ReservedFlag { .. }
+            | Self::ReservedEnv { .. }
+            | Self::BuildTools { .. }
+            | Self::Disk { .. }
+            | Self::Build { .. }
+            | Self::Cancelled
+            | Self::Io { .. }
+            | Self::Custom { .. } => None,
+        }
+    }
 }
 
 impl From<&EngineError> for RunnerError {
     fn from(error: &EngineError) -> Self {
         match error {
-            EngineError::Missing => Self::new(ErrorKind::EngineFailed, error.to_string()),
+            EngineError::Missing | EngineError::Custom { .. } => Self::new(ErrorKind::EngineFailed, error.to_string()),
             EngineError::ReservedFlag { .. } | EngineError::ReservedEnv { .. } => Self::invalid(error.to_string()),
             EngineError::BadPath { origin, .. } => Self::new(
                 ErrorKind::EngineFailed,
@@ -194,7 +217,6 @@ impl From<&EngineError> for RunnerError {
                  more.",
                 domain::without_paths(reason)
             )),
-            EngineError::Custom { .. } => Self::new(ErrorKind::EngineFailed, error.to_string()),
             EngineError::BuildTools { .. }
             | EngineError::Disk { .. }
             | EngineError::Build { .. }
@@ -209,7 +231,7 @@ impl From<&EngineError> for RunnerError {
 
 /// Status and words are the audio contract's (6).
 fn not_installed(message: String) -> RunnerError {
-    RunnerError::new(ErrorKind::EngineFailed, message).code("engine_not_installed")
+    RunnerError::new(ErrorKind::EngineFailed, message).code(FailureCode::EngineNotInstalled.as_str())
 }
 
 impl From<EngineError> for RunnerError {

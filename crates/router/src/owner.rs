@@ -103,8 +103,7 @@ async fn start(core: &Arc<Core>, instance: &Arc<Instance>) -> Result<Started, Fa
         () = unwanted(&mut wish) => return Err(cancelled()),
         program = core.deps.engines.program(&instance.model, installing) => program.map_err(|error| {
             tracing::error!(model = %instance.model.key, %error, "no engine");
-            let RunnerError { message, code, .. } = RunnerError::from(&error);
-            FailureReport { code, ..plain(message, false) }
+            FailureReport { code: error.code(), ..plain(RunnerError::from(&error).message, false) }
         })?,
     };
     // Measured now: the old process has been reaped before this start was allowed (promise R11).

@@ -480,6 +480,6 @@ fn shutting_down() -> RunnerError {
 pub(crate) fn failed(key: &ModelKey, report: &FailureReport) -> RunnerError {
     let mut error = RunnerError::new(ErrorKind::EngineFailed, report.reason.clone());
     error.model = Some(key.to_string());
-    error.code.clone_from(&report.code);
+    error.code = report.code.map(|code| code.as_str().to_owned());
     error
 }

@@ -91,9 +91,11 @@ impl EnvironmentRecipe {
     /// What the environment's interpreter is asked: versions, after importing everything where `import` is set.
     pub(super) fn question(&self, import: bool) -> String {
         let imports = if import { self.imports.as_slice() } else { &[] };
-        let imports: String = imports.iter().map(|name| format!("import {name}\n")).collect();
+        let first = imports
+            .iter()
+            .fold(String::new(), |lines, name| lines + "import " + name + "\n");
         format!(
-            "{imports}import json, platform, importlib.metadata\n\
+            "{first}import json, platform, importlib.metadata\n\
              print(json.dumps({{'python_version': platform.python_version(), \
              'faster_whisper': importlib.metadata.version('faster-whisper')}}))"
         )

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use domain::ModelEntry;
 use serde::Serialize;
@@ -17,6 +18,9 @@ use crate::EngineError;
 
 /// Names an interpreter for this user, where the settings name none.
 const ENVIRONMENT: &str = "LLAMARUNNER_SPEECH_PYTHON";
+
+/// How long lists show a fault of a named interpreter before it is asked again.
+const FAULT_AGE: Duration = Duration::from_secs(10);
 
 /// How the speech engine stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,8 +61,16 @@ pub struct SpeechInfo {
 #[derive(Debug, Default)]
 pub(crate) struct SpeechEngine {
     flights: Mutex<HashMap<PathBuf, Arc<Flight>>>,
-    /// The answer of a named interpreter, for as long as the program is the same.
-    asked: Mutex<Option<(PathBuf, std::time::SystemTime, Result<Installed, String>)>>,
+    /// What a named interpreter answered, for as long as the program is the same.
+    asked: Mutex<Option<Asked>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    python: PathBuf,
+    modified: SystemTime,
+    at: Instant,
+    answer: Result<Installed, String>,
 }
 
 /// An interpreter that somebody named.
@@ -132,7 +144,8 @@ impl SpeechEngine {
         };
         let (installed, installed_now) = if let Some(named) = named {
             let this = Arc::clone(self);
-            let asked = blocking(move || Ok(this.ask_named(&named, &recipe).map_err(|reason| (named, reason)))).await?;
+            let asked =
+                blocking(move || Ok(this.ask_named(&named, &recipe, true).map_err(|reason| (named, reason)))).await?;
             let installed = asked.map_err(|(named, reason)| EngineError::SpeechNamed {
                 origin: named.by,
                 reason,
@@ -251,7 +264,7 @@ impl SpeechEngine {
         let auto_install = settings.auto_install;
         let looked = blocking(move || {
             let standing = match &named {
-                Some(named) => match this.ask_named(named, &recipe) {
+                Some(named) => match this.ask_named(named, &recipe, false) {
                     Ok(installed) => Standing::Ready(installed),
                     Err(reason) => {
                         let origin = named.by;
@@ -314,21 +327,26 @@ impl SpeechEngine {
         info
     }
 
-    /// Asks the interpreter that somebody named, once per state of the program.
-    fn ask_named(&self, named: &Named, recipe: &EnvironmentRecipe) -> Result<Installed, String> {
+    /// Asks the interpreter that somebody named, once per state of the program. A fault may be mended without changing the
+    /// interpreter, by installing a package: it is asked again every few seconds, with `fresh` at once.
+    fn ask_named(&self, named: &Named, recipe: &EnvironmentRecipe, fresh: bool) -> Result<Installed, String> {
         let modified = std::fs::metadata(&named.python)
             .and_then(|meta| meta.modified())
             .map_err(|error| format!("it cannot be read ({})", error.kind()))?;
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((python, at, answer)) = &*asked
-            && (python, at) == (&named.python, &modified)
-            // A fault may have been mended by installing a package, which does not change the interpreter.
-            && answer.is_ok()
+        if let Some(known) = &*asked
+            && (&known.python, known.modified) == (&named.python, modified)
+            && (known.answer.is_ok() || !fresh && known.at.elapsed() < FAULT_AGE)
         {
-            return answer.clone();
+            return known.answer.clone();
         }
         let answer = environment::ask(&named.python, recipe, false);
-        *asked = Some((named.python.clone(), modified, answer.clone()));
+        *asked = Some(Asked {
+            python: named.python.clone(),
+            modified,
+            at: Instant::now(),
+            answer: answer.clone(),
+        });
         answer
     }
 }

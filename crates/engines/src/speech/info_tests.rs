@@ -8,7 +8,7 @@ use super::super::install::tests::Bench;
 use super::*;
 use crate::test_entry::entry;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let poll = async {

@@ -258,7 +258,7 @@ fn cancelled_halfway_it_leaves_nothing_and_can_be_done_again() {
     });
     assert!(matches!(result, Err(EngineError::Cancelled)), "{result:?}");
     assert!(
-        begun.elapsed() < std::time::Duration::from_secs(60),
+        begun.elapsed() < std::time::Duration::from_mins(1),
         "the tool was ended"
     );
     assert_eq!(bench.folders(), [""; 0]);
