@@ -6,3 +6,4 @@ mod offline;
 mod serving;
 mod speech;
 mod talking;
+mod voices;

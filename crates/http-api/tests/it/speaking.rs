@@ -12,6 +12,8 @@ use http_body_util::BodyExt;
 use models::{EntrySettings, RegistrySettings, VoiceEngine};
 use serde_json::{Value, json};
 
+use testkit::{FakeOrigin, HubRepo};
+
 use crate::harness::{Server, Setup, call, drain, get, open, patiently, post, until};
 
 const SPEECH: &str = "/v1/audio/speech";
@@ -468,4 +470,95 @@ fn which(name: &str) -> PathBuf {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     found.expect("cargo xtask test needs Python")
+}
+
+const VOICE: &str = "en/en_US/ljspeech/medium/en_US-ljspeech-medium.onnx";
+
+/// The hub with one voice of Piper's, and Kokoro's files.
+async fn hub() -> FakeOrigin {
+    let origin = FakeOrigin::start().await.unwrap();
+    let piper = HubRepo::new()
+        .lfs(VOICE, vec![7; 5000])
+        .plain(&format!("{VOICE}.json"), &b"{}"[..])
+        .plain(
+            "en/en_US/ljspeech/medium/MODEL_CARD",
+            &b"* License: public domain\n"[..],
+        )
+        .plain("de/de_DE/other/low/MODEL_CARD", &b"* License: other\n"[..]);
+    origin.add_hub_repo("rhasspy/piper-voices", piper);
+    let kokoro = HubRepo::new()
+        .lfs("kokoro-v1.0.onnx", vec![1; 3000])
+        .lfs("voices-v1.0.bin", vec![2; 2000])
+        .plain("README.md", &b"x"[..]);
+    origin.add_hub_repo("fastrtc/kokoro-onnx", kokoro);
+    origin
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voices_are_fetched_on_request_and_their_licences_shown() {
+    let origin = hub().await;
+    let server = Server::start(Setup {
+        origin: Some(origin.url()),
+        ..Setup::default()
+    })
+    .await;
+    let packs = get(server.management, "/v1/audio/packs").await.json();
+    assert_eq!(packs["packs"][0]["name"], "kokoro");
+    assert!(
+        packs["packs"][1]["licence"]
+            .as_str()
+            .unwrap()
+            .contains("GPL-3.0-or-later")
+    );
+    let offer = get(server.management, "/v1/audio/packs?name=piper%2Fen_US-ljspeech-medium")
+        .await
+        .json();
+    assert_eq!(offer["card"], "* License: public domain");
+    assert_eq!(
+        (offer["bytes"].as_u64(), &offer["downloaded"]),
+        (Some(5027), &json!(false))
+    );
+
+    for name in ["piper", "kokoro"] {
+        let job = post(server.management, "/v1/downloads", &json!({ "voices": name })).await;
+        assert_eq!(job.status, StatusCode::ACCEPTED, "{}", job.text());
+        let id = domain::JobId(job.json()["id"].as_str().unwrap().to_owned());
+        until("the voices", || {
+            let view = server.downloads.job(&id).unwrap().view();
+            assert_ne!(view.state, domain::JobState::Failed, "{view:?}");
+            view.state == domain::JobState::Completed
+        })
+        .await;
+    }
+    let folder = server.home.data().join("models/voices");
+    let names = |pack: &str| {
+        let mut names: Vec<String> = std::fs::read_dir(folder.join(pack))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names("piper"),
+        [
+            "en_US-ljspeech-medium.MODEL_CARD",
+            "en_US-ljspeech-medium.onnx",
+            "en_US-ljspeech-medium.onnx.json"
+        ]
+    );
+    assert_eq!(names("kokoro"), ["kokoro-v1.0.onnx", "voices-v1.0.bin"]);
+    let offer = get(server.management, "/v1/audio/packs?name=piper").await.json();
+    assert_eq!(offer["downloaded"], true);
+
+    for (name, status) in [
+        ("nothing", StatusCode::BAD_REQUEST),
+        ("piper%2F..%2F..%2Fx", StatusCode::BAD_REQUEST),
+        ("piper%2Fxx_YY-nobody-low", StatusCode::NOT_FOUND),
+        ("kokoro%2Faf_heart", StatusCode::BAD_REQUEST),
+    ] {
+        let reply = get(server.management, &format!("/v1/audio/packs?name={name}")).await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+    }
+    server.stop().await;
 }
