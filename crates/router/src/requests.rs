@@ -20,13 +20,14 @@ struct Entry {
 }
 
 impl Requests {
-    /// Ids begin with the time, so that they differ between runs of the app.
+    /// Ids begin with the time, so that they differ between runs of the app, and stay below 2^53, so that JavaScript can tell
+    /// them apart: there is room for 2048 requests in each millisecond that the app runs.
     pub(crate) fn new(now_ms: i64) -> Self {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            first_id: (now_ms as u64) << 20,
-            next_id: (now_ms as u64) << 20,
+            first_id: (now_ms as u64) << 11,
+            next_id: (now_ms as u64) << 11,
         }
     }
 
@@ -103,5 +104,20 @@ impl Requests {
             .collect();
         all.sort_by_key(|request| request.id);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_stay_apart_where_numbers_are_floating() {
+        let year_2100 = 4_102_444_800_000;
+        let mut requests = Requests::new(year_2100);
+        let ids: Vec<u64> = (0..3).map(|_| requests.number().0).collect();
+        assert!(ids.iter().all(|id| *id < 1 << 53), "{ids:?}");
+        assert!(ids.windows(2).all(|pair| pair[0] as f64 != pair[1] as f64), "{ids:?}");
+        assert!(ids[2] < Requests::new(year_2100 + 1).number().0, "{ids:?}");
     }
 }
