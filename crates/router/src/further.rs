@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::Router;
 use crate::core::Answer;
 
-/// A wish for an instance of its own.
+/// A wish for an instance of its own. Its load is explicit: just-in-time ones come by a lease (LM Studio contract 3).
 #[derive(Debug, Clone)]
 pub struct OpenInstance {
     /// The model. A further instance stands for the model it belongs to.
@@ -23,8 +23,6 @@ pub struct OpenInstance {
     pub launch: LaunchOptions,
     /// How long it stays without requests.
     pub keep_alive: Option<KeepAlive>,
-    /// Loaded just in time (LM Studio contract 3).
-    pub jit: bool,
 }
 
 /// An instance on its way.
@@ -97,7 +95,7 @@ impl Router {
         let Some((entry, was_loaded)) = joined else {
             return self.open(wish);
         };
-        let answer = self.begin_load(&entry, wish.launch, wish.keep_alive, wish.jit);
+        let answer = self.begin_load(&entry, wish.launch, wish.keep_alive);
         Ok(Opening {
             router: self.clone(),
             entry,
@@ -108,7 +106,7 @@ impl Router {
 
     fn open(&self, wish: OpenInstance) -> Result<Opening, RunnerError> {
         let entry = self.free_instance(&wish)?;
-        let answer = self.begin_load(&entry, wish.launch, wish.keep_alive, wish.jit);
+        let answer = self.begin_load(&entry, wish.launch, wish.keep_alive);
         Ok(Opening {
             router: self.clone(),
             entry,

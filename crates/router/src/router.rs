@@ -100,7 +100,7 @@ impl Router {
         keep_alive: Option<KeepAlive>,
         wait: bool,
     ) -> Result<InstanceView, RunnerError> {
-        let answer = self.begin_load(&model, launch, keep_alive, false);
+        let answer = self.begin_load(&model, launch, keep_alive);
         if wait {
             return self.finish_load(&model, answer).await;
         }
@@ -113,7 +113,6 @@ impl Router {
         model: &Arc<ModelEntry>,
         launch: LaunchOptions,
         keep_alive: Option<KeepAlive>,
-        jit: bool,
     ) -> oneshot::Receiver<Answer> {
         let (waiter, answer) = oneshot::channel();
         let mut state = self.core.lock();
@@ -124,7 +123,7 @@ impl Router {
             model: Arc::clone(model),
             wish: engines::heeded(model, launch),
             keep_alive,
-            jit,
+            jit: false,
         };
         self.core.dispatch_locked(state, Event::Load(load));
         answer

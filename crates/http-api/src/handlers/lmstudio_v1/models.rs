@@ -36,7 +36,6 @@ pub(super) async fn load(cx: &Cx, body: Incoming) -> Answer {
         launch: call.launch_for(&entry),
         // Loaded by name: it stays (contract 3).
         keep_alive: Some(call.ttl.map_or(KeepAlive::Forever, KeepAlive::For)),
-        jit: false,
         model: Arc::clone(&entry),
     };
     let join = call.identifier.is_none() && !cx.settings.lmstudio_port.api_load_duplicates;

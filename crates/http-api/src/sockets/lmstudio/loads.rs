@@ -116,7 +116,6 @@ pub(super) async fn load(
         model,
         identifier: given.identifier,
         keep_alive: Some(time(given.ttl_ms).unwrap_or(KeepAlive::Forever)),
-        jit: false,
     })?;
     let entry = Arc::clone(opening.entry());
     let mut abandoned = Abandoned {
