@@ -22,7 +22,7 @@ pub(crate) async fn engine(action: EngineAction, files: &Files, output: Output) 
             SpeechAction::Install => install(files, output).await,
         },
         EngineAction::Voices { action } => match action.unwrap_or(VoicesAction::List) {
-            VoicesAction::List => voices::list(files, output).await,
+            VoicesAction::List => voices::list(files, output),
             VoicesAction::Install(options) => voices::install(&options, files, output).await,
         },
     }

@@ -18,7 +18,7 @@ use crate::server;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The voice engines that can be installed, and how they stand.
-pub(crate) async fn list(files: &Files, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) fn list(files: &Files, output: Output) -> Result<ExitCode, Failure> {
     let voices = app::voice_packs(&files.options())?;
     if output.json {
         output.document(&voices)?;
