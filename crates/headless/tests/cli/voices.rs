@@ -119,3 +119,51 @@ fn voices_installed_while_the_server_runs_are_there_at_once() {
     let models = server.get("/v1/audio/models");
     assert!(names(&models).contains(&"piper"), "{models:#}");
 }
+
+/// An engine of the user's that speaks OpenAI's API: the sound is what it was asked.
+const ENGINE: &str = r#"
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "audio/wav")
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+#[test]
+fn a_command_of_the_settings_speaks() {
+    let home = Home::new();
+    let script = home.home.path().join("engine.py");
+    std::fs::write(&script, ENGINE).unwrap();
+    let engine = json!({ "command": ["python3", script, "{port}"], "speaks": ["grand-voice"] });
+    home.write_config(&json!({ "engines": { "custom": { "mine": engine } } }).to_string());
+    let server = home.serve(&[]);
+    assert!(names(&server.get("/v1/audio/models")).contains(&"grand-voice"));
+    let file = home.home.path().join("said.wav");
+    let out = file.display().to_string();
+    let spoken = server.verb(&[
+        "speak",
+        "--model",
+        "mine/grand-voice",
+        "--voice",
+        "any",
+        "-o",
+        &out,
+        "Hello.",
+    ]);
+    assert_eq!(spoken.status.code(), Some(0), "{}", stderr(&spoken));
+    let asked: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(
+        (&asked["model"], &asked["voice"]),
+        (&json!("grand-voice"), &json!("any"))
+    );
+    assert!(asked["input"].as_str().unwrap().starts_with("Hello."));
+}
