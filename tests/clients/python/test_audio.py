@@ -283,6 +283,29 @@ def test_a_file_over_the_limit_is_refused(start):
     assert not uploads.exists() or list(uploads.iterdir()) == []
 
 
+def test_a_large_recording_does_not_touch_memory(runner):
+    def memory(key):
+        status = pathlib.Path(f"/proc/{runner.process.pid}/status").read_text()
+        return int(status.split(f"{key}:")[1].split()[0]) << 10
+
+    def upload(megabytes):
+        form = 'content-disposition: form-data; name="{}"\r\n\r\n'
+        yield f"--x\r\n{form.format('model')}{MODEL}\r\n--x\r\n{form.format('file')}".encode()
+        for _ in range(megabytes):
+            yield bytes(1 << 20)
+        yield b"\r\n--x--\r\n"
+
+    def send(megabytes):
+        head = {"content-type": "multipart/form-data; boundary=x"}
+        return httpx.post(f"{runner.ollama}/v1/audio/transcriptions", content=upload(megabytes), headers=head, timeout=120)
+
+    assert send(1).json()["error"]["code"] == "unsupported_audio", "the engine runs"
+    pathlib.Path(f"/proc/{runner.process.pid}/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    assert send(95).json()["error"]["code"] == "unsupported_audio"
+    assert memory("VmHWM") - before < 5 << 20
+
+
 # When the engine dies.
 
 def engine_pid(server):

@@ -1,6 +1,8 @@
 //! Recordings for engines that speak OpenAI's API themselves: the form is passed on as it came, with the engine's own name of
 //! the model (audio contract 5).
 
+use std::fmt::{Arguments, Write as _};
+
 use bytes::Bytes;
 use dialects::engine;
 use domain::{EngineKind, ModelEntry, RunnerError};
@@ -50,29 +52,25 @@ fn before(entry: &ModelEntry, job: &Job, boundary: &str) -> Bytes {
     };
     let others = job.fields.iter().filter(|(name, _)| name != "model");
     let mut out = String::new();
-    let mut part = |name: &str, value: &str| {
-        for text in [
-            "--",
-            boundary,
-            "\r\nContent-Disposition: form-data; name=\"",
-            &quoted(name),
-            "\"\r\n\r\n",
-            value,
-            "\r\n",
-        ] {
-            out.push_str(text);
-        }
+    let mut part = |head: Arguments<'_>, value: &str, end: &str| {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}{end}"
+        );
     };
-    part("model", own);
+    part(format_args!("name=\"model\""), own, "\r\n");
     for (name, value) in others {
-        part(name, value);
+        part(format_args!("name=\"{}\"", quoted(name)), value, "\r\n");
     }
     // Engines that look at the name find the kind of file in it.
     let name = quoted(job.upload.name().unwrap_or("recording"));
-    out.push_str(&format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: \
-         application/octet-stream\r\n\r\n"
-    ));
+    let kind = "application/octet-stream";
+    part(
+        format_args!("name=\"file\"; filename=\"{name}\"\r\nContent-Type: {kind}"),
+        "",
+        "",
+    );
     out.into()
 }
 

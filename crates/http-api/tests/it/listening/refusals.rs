@@ -158,6 +158,11 @@ async fn too_large_is_said_before_reading_and_at_the_limit() {
     chunked.extend_from_slice(b"\r\n");
     let (status, body) = answer(half(case.to(), "transfer-encoding: chunked", &chunked).await).await;
     assert_eq!((status, &body["error"]["code"]), (413, &json!("file_too_large")));
+    // What is no form is not gathered until its end either.
+    let mut garbage = format!("{:x}\r\n", 3 << 20).into_bytes();
+    garbage.extend_from_slice(&vec![b'x'; 3 << 20]);
+    let (status, body) = answer(half(case.to(), "transfer-encoding: chunked", &garbage).await).await;
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("invalid_multipart")));
     // As large as it may be.
     let reply = send(case.to(), TRANSCRIPTIONS, recording(&vec![b'x'; 1 << 20], &[MODEL])).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
