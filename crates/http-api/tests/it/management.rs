@@ -75,7 +75,7 @@ async fn the_server_about_itself() {
         let system = get(port, "/v1/system/status").await.json();
         assert_eq!(
             (&system["status"], &system["models"]["total"]),
-            (&json!("running"), &json!(3)),
+            (&json!("running"), &json!(4)),
             "{system}"
         );
         assert_eq!(system["proxies"]["ollama"]["port"], server.ollama.port());
@@ -85,6 +85,11 @@ async fn the_server_about_itself() {
             "{info}"
         );
         assert!(info["runtime_info"]["llama_server"].as_str().is_some(), "{info}");
+        let state = get(port, "/v1/state").await.json();
+        let speech = &state["engine"]["speech"];
+        assert!(speech["state"].is_string(), "{state}");
+        assert_eq!(system["engines"]["speech"]["state"], speech["state"]);
+        assert_eq!(info["runtime_info"]["faster_whisper"], speech["faster_whisper"]);
     }
     let state = get(server.management, "/v1/state").await.json();
     assert_eq!(state["engine"]["available"], true, "{state}");
@@ -94,7 +99,7 @@ async fn the_server_about_itself() {
         .iter()
         .map(|model| model["key"].as_str().unwrap())
         .collect();
-    assert_eq!(keys, ["tiny-chat", "tiny-embed", "tiny-rerank"]);
+    assert_eq!(keys, ["tiny-chat", "tiny-embed", "tiny-rerank", "tiny-whisper"]);
     server.stop().await;
 }
 
@@ -115,7 +120,7 @@ async fn changes_come_as_events() {
     assert!(first.contains("event: state\n") && first.ends_with("\n\n"), "{first}");
     let data: Value =
         serde_json::from_str(first.lines().find_map(|line| line.strip_prefix("data: ")).unwrap()).unwrap();
-    assert_eq!(data["models"].as_array().unwrap().len(), 3);
+    assert_eq!(data["models"].as_array().unwrap().len(), 4);
     assert_eq!(
         post(server.management, "/v1/models/tiny-chat/start", &json!({"wait": true}))
             .await
@@ -219,7 +224,12 @@ async fn the_bare_list_is_llama_cpps_on_every_listener() {
         );
         assert_eq!(bare["data"][0]["owned_by"], "", "the publisher: {bare}");
         let listed = get(at, "/v1/models").await.json();
-        assert_eq!(listed["data"][0]["owned_by"], "llama-runner");
+        let owner = if at == server.lmstudio {
+            "organization_owner"
+        } else {
+            "llama-runner"
+        };
+        assert_eq!(listed["data"][0]["owned_by"], owner);
         assert!(listed.get("models").is_none());
     }
     server.stop().await;

@@ -143,7 +143,7 @@ async fn model_lists_and_names() {
             .iter()
             .map(|model| model["id"].as_str().unwrap())
             .collect();
-        assert_eq!(ids.len(), 3, "{ids:?}");
+        assert_eq!(ids.len(), 4, "{ids:?}");
         for id in ids {
             for path in [
                 format!("/v1/models/{id}"),

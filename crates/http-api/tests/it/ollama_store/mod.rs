@@ -62,12 +62,7 @@ pub(crate) async fn upload(server: &Server, bytes: &[u8]) -> Digest {
     digest
 }
 
-pub(crate) const OWN: [&str; 4] = [
-    "tiny-chat:latest",
-    "tiny-embed:latest",
-    "tiny-rerank:latest",
-    "tiny-whisper:latest",
-];
+pub(crate) const OWN: [&str; 3] = ["tiny-chat:latest", "tiny-embed:latest", "tiny-rerank:latest"];
 
 pub(crate) async fn with_origin(origin: &FakeOrigin) -> Server {
     Server::start(Setup {
