@@ -416,3 +416,68 @@ fn keys(config: &Config, problems: &mut Problems) {
         problems.push((at, format!("{NO_KEYS_YET}. Leave this setting at its default")));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_beside_llama_server_are_checked() {
+        let rules = EngineRules {
+            arguments: |arguments| match arguments.first() {
+                Some(_) => Err("no arguments today".into()),
+                None => Ok(()),
+            },
+            ..EngineRules::default()
+        };
+        for (engines, at, words) in [
+            (
+                r#"{"faster_whisper": {"args": ["--host"]}}"#,
+                "faster_whisper.args",
+                "no arguments today",
+            ),
+            (
+                r#"{"faster_whisper": {"device": "tpu"}}"#,
+                "faster_whisper.device",
+                "\"cuda\"",
+            ),
+            (
+                r#"{"faster_whisper": {"compute_type": "--help"}}"#,
+                "faster_whisper.compute_type",
+                "\"int8\"",
+            ),
+            (
+                r#"{"custom": {"x": {}}}"#,
+                "custom.x.command",
+                "the program to start is missing",
+            ),
+            (
+                r#"{"custom": {"x": {"command": ["serve"]}}}"#,
+                "custom.x.command",
+                "{port}",
+            ),
+            (
+                r#"{"custom": {"x": {"command": ["serve", "{port}"], "health_path": "http://a/b"}}}"#,
+                "custom.x.health_path",
+                "\"/health\"",
+            ),
+            (
+                r#"{"custom": {"x": {"command": ["serve"], "env": {"PORT": "{port}", "1A": "x"}}}}"#,
+                "custom.x.env.1A",
+                "not a name",
+            ),
+        ] {
+            let text = format!(r#"{{"engines": {engines}}}"#);
+            let error = Config::parse_with("c", &text, &crate::Overrides::default(), &rules)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(&format!("engines.{at}")) && error.contains(words),
+                "{engines}: {error}"
+            );
+        }
+        let fine = r#"{"engines": {"faster_whisper": {"device": "cuda", "compute_type": "int8_float16"},
+            "custom": {"x": {"command": ["serve"], "env": {"PORT": "{port}"}}}}}"#;
+        assert!(Config::parse_with("c", fine, &crate::Overrides::default(), &rules).is_ok());
+    }
+}

@@ -168,6 +168,92 @@ fn engine_info_shows_the_engine_or_what_to_do() {
     assert!(stderr(&output).contains("/none"), "{}", stderr(&output));
 }
 
+/// Stands for the system's Python and for pip; the environment it makes has the stub speech engine for an interpreter.
+const PYTHON: &str = r#"#!/bin/sh
+case "$*" in
+*ensurepip*) echo '{"version": [3, 12, 1], "executable": "%/python3", "venv": true, "tag": "", "gil": true}' ;;
+*"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; ln -s %/python3 "$last/bin/python" ;;
+*"-m pip install"*) [ -e %/offline ] && { echo "ERROR: Failed to establish a new connection" >&2; exit 1; }
+    echo "Collecting av==17.1.0" ;;
+*) exec STUB "$@" ;;
+esac
+"#;
+
+#[test]
+fn the_speech_engine_is_shown_and_installed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    let folder = home.home.path().join("programs");
+    std::fs::create_dir_all(&folder).unwrap();
+    let stub = testkit::stub_speech_path();
+    let text = PYTHON
+        .replace('%', &folder.to_string_lossy())
+        .replace("STUB", &stub.to_string_lossy());
+    std::fs::write(folder.join("python3"), text).unwrap();
+    std::fs::set_permissions(folder.join("python3"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let whisper = |arguments: &[&str]| {
+        let mut command = home.command(&[&["engine", "whisper"], arguments].concat());
+        command
+            .env_remove("LLAMARUNNER_SPEECH_PYTHON")
+            .env("PATH", format!("{}:/usr/bin:/bin", folder.display()));
+        command.output().unwrap()
+    };
+    let output = whisper(&["info"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output).contains("engine whisper install"),
+        "{}",
+        stdout(&output)
+    );
+
+    std::fs::write(folder.join("offline"), "").unwrap();
+    let output = whisper(&["install"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("Connect to the internet"),
+        "{}",
+        stderr(&output)
+    );
+    std::fs::remove_file(folder.join("offline")).unwrap();
+
+    let output = whisper(&["install"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("The speech engine is ready"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(stderr(&output).contains("fetching packages"), "{}", stderr(&output));
+    let python = json(&whisper(&["install", "--json"]))["python"].clone();
+    let output = whisper(&["info", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let info = json(&output);
+    assert_eq!(
+        (&info["state"], &info["python"]),
+        (&serde_json::json!("ready"), &python)
+    );
+    assert_eq!(info["faster_whisper"], "1.2.1");
+
+    // An interpreter that somebody named is used as it is.
+    let output = home.run(&["engine", "whisper", "install"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("LLAMARUNNER_SPEECH_PYTHON"),
+        "{}",
+        stderr(&output)
+    );
+    let info = json(&home.run(&["engine", "info", "--json"]));
+    assert_eq!(info["speech"]["named_by"], "LLAMARUNNER_SPEECH_PYTHON", "{info}");
+    let doctor = |python: &std::path::Path| {
+        let mut command = home.command(&["doctor", "--json"]);
+        let report = json(&command.env("LLAMARUNNER_SPEECH_PYTHON", python).output().unwrap());
+        let checks = report["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "speech").unwrap()
+    };
+    assert_eq!(doctor(&stub)["outcome"], "ok");
+    assert_eq!(doctor(std::path::Path::new("/none"))["outcome"], "problem");
+}
+
 #[test]
 fn completions_and_routes() {
     let home = Home::new();
