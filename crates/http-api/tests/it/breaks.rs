@@ -341,14 +341,15 @@ async fn a_full_queue_is_told_in_every_dialect_with_the_state_of_the_model() {
         .spawn(open(server.ollama, "POST", "/v1/chat/completions", &[], body));
     let queued = || server.router.instances().iter().any(|instance| instance.queued > 0);
     until("the first request waits", queued).await;
-    for path in [
-        "/v1/chat/completions",
-        "/api/chat",
-        "/v1/messages",
-        "/api/v0/chat/completions",
+    for (path, status) in [
+        ("/v1/chat/completions", 503),
+        ("/api/chat", 503),
+        ("/v1/messages", 503),
+        // To LM Studio it is a limit like any other (LM Studio contract 8).
+        ("/api/v0/chat/completions", 429),
     ] {
         let refused = post(server.ollama, path, &chat).await;
-        assert_eq!(refused.status, 503, "{path}: {}", refused.text());
+        assert_eq!(refused.status.as_u16(), status, "{path}: {}", refused.text());
         assert_eq!(refused.header("x-llamarunner-state"), "loading", "{path}");
         assert!(
             refused.header("retry-after").parse::<u64>().is_ok_and(|s| s > 0),
