@@ -5,6 +5,7 @@
 //! nothing below it.
 
 mod builtin;
+mod cleaning;
 mod discovery_files;
 mod doctor;
 mod engine;

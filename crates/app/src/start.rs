@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use config::{Config, ConfigStore, EngineRules, LogFormat, Overrides, Parsed};
-use domain::{JobKind, JobState};
 use downloads::{DownloadDeps, Downloads};
 use engines::Engines;
 use hardware::Hardware;
@@ -20,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::builtin;
+use crate::cleaning;
 use crate::discovery_files;
 use crate::error::StartError;
 use crate::handle::{AppHandle, Inner};
@@ -29,9 +28,6 @@ use crate::places::{Places, private_folder};
 use crate::ready::ReadyReport;
 use crate::reload;
 use crate::{settings, voices};
-
-/// Age at which a file of our model store that no model uses is a left-over.
-const LEFT_OVER: Duration = Duration::from_hours(24);
 
 /// What the command line (or the desktop shell) asks for. Everything left out comes from the environment, the
 /// configuration file or the defaults, in this order.
@@ -234,7 +230,7 @@ pub async fn start(options: StartOptions) -> Result<AppHandle, StartError> {
         }),
     });
     let tasks = TaskTracker::new();
-    clean(&tasks, ollama_store, &downloads);
+    cleaning::clean(&tasks, ollama_store, &downloads);
     let stop = CancellationToken::new();
     listeners.serve(bound, &api).await;
     if snapshot.lmstudio.write_discovery_files {
@@ -335,25 +331,6 @@ async fn start_downloads(
         }),
     };
     Downloads::start(settings::downloads(&config.snapshot(), places), deps).await
-}
-
-/// Removes what uploads without a model and given-up downloads left in our model store, off the way of the start. What a
-/// download has already that may go on is not named by any model yet: it stays.
-fn clean(tasks: &TaskTracker, store: ollama_store::Store, downloads: &Downloads) {
-    let views = downloads.jobs().into_iter().map(|job| job.view());
-    let unfinished = views.filter(|view| {
-        view.kind == JobKind::Registry && !matches!(view.state, JobState::Completed | JobState::Cancelled)
-    });
-    let files = unfinished.flat_map(|view| view.files);
-    let hold = store.hold(files.filter_map(|file| ollama_store::Digest::from_hex(&file.sha256?)));
-    tasks.spawn_blocking(move || {
-        match store.prune(LEFT_OVER) {
-            Ok(0) => {}
-            Ok(bytes) => tracing::info!(bytes, "removed files of the model store that no model uses"),
-            Err(error) => tracing::warn!(%error, "the model store could not be cleaned"),
-        }
-        drop(hold);
-    });
 }
 
 /// Opens the library. It waits for the first look at the folders (a large library goes on in the background), which must
