@@ -281,9 +281,9 @@ def test_a_gpu_hears_long_recordings_in_batches():
     text = inside("""
 import json
 from pathlib import Path
-import speech_hearing as hearing, speech_lines
-speech_lines.emit = hearing.emit = lambda *_, **__: None
-loaded = hearing.load(Path(sys.argv[1]), "cpu", "auto", 2, 5, 8)
+import speech_hearing as hearing, speech_loading as loading
+loading.emit = lambda *_, **__: None
+loaded = loading.load(Path(sys.argv[1]), "cpu", "auto", 2, 5, 8)
 class Job:
     made = []
     def sign(self): pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -57,10 +57,10 @@ def _resample(frame: av.AudioFrame | None, resampler: av.AudioResampler | None) 
     if resampler is None:
         return
     for resampled in resampler.resample(frame):
-        yield resampled.to_ndarray().reshape(-1)
+        yield resampled.to_ndarray().reshape(-1).astype(np.int16, copy=False)
 
 
-def _decode(path: str) -> Iterator[NDArray[np.int16]]:
+def _decode(path: str) -> Generator[NDArray[np.int16], None, None]:
     """The sound of a file, piece by piece, as far as it can be decoded.
 
     Raises `Refused` with a code of the audio contract 6.
@@ -133,7 +133,9 @@ class Recording:
                 samples += len(piece)
                 if max_duration_s and samples > max_duration_s * RATE:
                     raise Refused(
-                        400, "audio_too_long", f"The recording is longer than the {max_duration_s:g} s that are allowed."
+                        400,
+                        "audio_too_long",
+                        f"The recording is longer than the {max_duration_s:g} s that are allowed.",
                     )
                 if samples > _KEPT_S * RATE:
                     kept = None
@@ -145,7 +147,10 @@ class Recording:
         return cls(path, kept, samples)
 
     def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """The sound from its beginning in parts of a few minutes, cut where it is quiet, each with its first sample's number."""
+        """The sound from its beginning in parts of a few minutes, cut where it is quiet.
+
+        Each comes with the number of its first sample.
+        """
         offset = waiting = 0
         pieces: list[NDArray[np.int16]] = []
         for piece in self._kept if self._kept is not None else _decode(self._path):

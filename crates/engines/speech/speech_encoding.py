@@ -56,7 +56,9 @@ class _Sink:
 
 
 def _frame(samples: NDArray[np.int16], rate: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, dtype=np.int16).reshape(1, -1), format="s16", layout="mono")
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples, dtype=np.int16).reshape(1, -1), format="s16", layout="mono"
+    )
     frame.sample_rate = rate
     return frame
 
@@ -99,7 +101,7 @@ class Encoder:
         """End the file. Returns its last bytes."""
         if self._resampler is not None:
             for frame in self._resampler.resample(None):
-                self._encode(frame.to_ndarray().reshape(-1))
+                self._encode(frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
         if self._container is not None:
             for packet in self._stream.encode(None):
                 self._container.mux(packet)
@@ -111,7 +113,7 @@ class Encoder:
             self._encode(samples)
             return
         for frame in self._resampler.resample(_frame(samples, self._rate)):
-            self._encode(frame.to_ndarray().reshape(-1))
+            self._encode(frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
 
     def _encode(self, samples: NDArray[np.int16]) -> None:
         if self._container is None:

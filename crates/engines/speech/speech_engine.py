@@ -3,15 +3,17 @@
     python -I -u speech_engine.py --task transcribe --model FOLDER
     python -I -u speech_engine.py --task speak --model espeak-ng|platform|FOLDER
 
-The environment variable `LR_SIDECAR_TOKEN` holds the key that every request but `GET /health` must carry as a bearer token.
-Standard output has one JSON object per line: `listening`, `loading`, `ready` or `load_failed`, and `log`. The program stops at the
-end of its standard input and at SIGTERM. It ends with 0 after a stop, 3 when the model cannot be loaded, and 4 at wrong arguments.
+The environment variable `LR_SIDECAR_TOKEN` holds the key that every request but `GET /health` must carry as a bearer
+token. Standard output has one JSON object per line: `listening`, `loading`, `ready` or `load_failed`, and `log`. The
+program stops at the end of its standard input and at SIGTERM. It ends with 0 after a stop, 3 when the model cannot be
+loaded, and 4 at wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import threading
@@ -20,7 +22,7 @@ from typing import Any, NoReturn
 # Isolated mode leaves out the program's own folder.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from speech_lines import emit, log, take_logging, take_stdout  # noqa: E402
+from speech_lines import emit, log, take_logging, take_stdout
 
 _LOAD_FAILED = 3
 _BAD_ARGUMENTS = 4
@@ -82,92 +84,105 @@ def _load(arguments: argparse.Namespace) -> Any:
         return Speaking(open_engine(arguments.model, arguments.device), "cpu")
     from pathlib import Path
 
-    import speech_hearing
+    import speech_loading
 
-    return speech_hearing.load(
-        Path(arguments.model), arguments.device, arguments.compute_type, threads, arguments.beam_size, arguments.batch_size
+    return speech_loading.load(
+        Path(arguments.model),
+        arguments.device,
+        arguments.compute_type,
+        threads,
+        arguments.beam_size,
+        arguments.batch_size,
     )
 
 
-def _serve(arguments: argparse.Namespace, listener: socket.socket, token: str) -> int:
-    """Serve until something ends it. Returns the exit code."""
-    import asyncio
-    import contextlib
-    import signal
+class _Program:
+    """The program once it listens."""
 
-    import uvicorn
-    from speech_server import App, State
+    def __init__(self, arguments: argparse.Namespace, listener: socket.socket, token: str) -> None:
+        import asyncio
+        import contextlib
 
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Any:
-            # Signals stop jobs first, and then the server.
-            yield
+        import uvicorn
 
-    state = State(token)
-    code = 0
-    server = Server(
-        uvicorn.Config(
-            App(state), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, date_header=False, timeout_graceful_shutdown=1,
+        from speech_server import App, State
+
+        class Server(uvicorn.Server):
+            @contextlib.contextmanager
+            def capture_signals(self) -> Any:
+                # Signals stop jobs first, and then the server.
+                yield
+
+        self._arguments = arguments
+        self._listener = listener
+        self._state = State(token)
+        self._code = 0
+        self._loop = asyncio.new_event_loop()
+        self._stop: asyncio.Task[None] | None = None
+        self._server = Server(
+            uvicorn.Config(
+                App(self._state),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=1,
+            )
         )
-    )  # fmt: skip
 
-    async def stop() -> None:
-        # The server stops whether or not the window at hand ends in time.
-        state.stopping = True
-        state.worker.stop()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(state.worker.idle.wait(), _JOBS_END_S)
-        server.should_exit = True
+    def run(self) -> int:
+        """Load the model and serve until something ends it. Returns the exit code."""
+        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: self._loop.call_soon_threadsafe(self._begin_stop))
+        for work in (self._load, self._watch_stdin):
+            threading.Thread(target=work, daemon=True).start()
+        self._loop.run_until_complete(self._server.serve(sockets=[self._listener]))
+        return self._code
 
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        stops: list[asyncio.Task[None]] = []
+    def _load(self) -> None:
+        emit("loading", progress=0.0)
+        try:
+            loaded = _load(self._arguments)
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._failed, str(error) or type(error).__name__)
+        else:
+            self._loop.call_soon_threadsafe(self._ready, loaded)
 
-        def begin_stop() -> None:
-            if not stops:
-                threading.Timer(_STOP_S, _leave, (code,)).start()
-                stops.append(loop.create_task(stop()))
+    def _ready(self, loaded: Any) -> None:
+        self._state.loaded = loaded
+        emit("loading", progress=1.0)
+        emit("ready", port=self._listener.getsockname()[1], **loaded.facts)
 
-        def failed(sentence: str) -> None:
-            nonlocal code
-            code = _LOAD_FAILED
-            state.error = sentence
+    def _failed(self, sentence: str) -> None:
+        if self._stop is None:
+            self._code = _LOAD_FAILED
+            self._state.error = sentence
             emit("load_failed", error=sentence)
-            begin_stop()
+            self._begin_stop()
 
-        def load() -> None:
-            emit("loading", progress=0.0)
-            try:
-                loaded = _load(arguments)
-                port = listener.getsockname()[1]
-            except Exception as error:
-                loop.call_soon_threadsafe(failed, str(error) or type(error).__name__)
-                return
+    def _watch_stdin(self) -> None:
+        # The supervisor holds the other end; it is gone when this one ends.
+        try:
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass
+        self._loop.call_soon_threadsafe(self._begin_stop)
 
-            def ready() -> None:
-                state.loaded = loaded
-                emit("loading", progress=1.0)
-                emit("ready", port=port, **loaded.facts)
+    def _begin_stop(self) -> None:
+        if self._stop is None:
+            # The program ends in time, whatever is under way.
+            threading.Timer(_STOP_S, _leave, (self._code,)).start()
+            self._stop = self._loop.create_task(self._end())
 
-            loop.call_soon_threadsafe(ready)
-
-        def watch_stdin() -> None:
-            # The supervisor holds the other end; it is gone when this one ends.
-            with contextlib.suppress(OSError):
-                while os.read(0, 4096):
-                    pass
-            loop.call_soon_threadsafe(begin_stop)
-
-        for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGBREAK] if sys.platform == "win32" else [])):
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin_stop))
-        threading.Thread(target=load, name="load", daemon=True).start()
-        threading.Thread(target=watch_stdin, name="stdin", daemon=True).start()
-        await server.serve(sockets=[listener])
-
-    asyncio.run(run())
-    return code
+    async def _end(self) -> None:
+        self._state.stopping = True
+        await self._state.worker.stop(_JOBS_END_S)
+        self._server.should_exit = True
 
 
 def _leave(code: int) -> NoReturn:
@@ -199,9 +214,12 @@ def main() -> None:
         _leave(_BAD_ARGUMENTS)
     emit("listening", port=listener.getsockname()[1])
     try:
-        code = _serve(arguments, listener, token)
+        code = _Program(arguments, listener, token).run()
     except ImportError as error:
-        emit("load_failed", error=f"The speech environment is incomplete: {error}. Run `llama-runner engine whisper install`.")
+        emit(
+            "load_failed",
+            error=f"The speech environment is incomplete: {error}. Run `llama-runner engine whisper install`.",
+        )
         code = _LOAD_FAILED
     except Exception as error:
         log("error", f"The speech engine stops: {type(error).__name__}: {error}")

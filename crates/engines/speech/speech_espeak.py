@@ -15,6 +15,7 @@ import ctypes
 import os
 import struct
 import sys
+from typing import Any
 
 _SYNCHRONOUS = 2
 _RATE_PARAMETER = 1
@@ -82,15 +83,18 @@ def _speak(library: ctypes.CDLL, rate: int, voice: str, words_per_minute: int) -
     library.espeak_SetParameter(_RATE_PARAMETER, words_per_minute, 0)
     output = sys.stdout.buffer
     # Lengths as espeak-ng itself writes them when they are not known.
-    output.write(struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 0x7FFFF024, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", 0x7FFFF000))
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)
+    output.write(struct.pack("<4sI4s", b"RIFF", 0x7FFFF024, b"WAVE") + form + struct.pack("<4sI", b"data", 0x7FFFF000))
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def made(samples: ctypes._Pointer[ctypes.c_short], count: int, _: int) -> int:
+    def made(samples: Any, count: int, _: int) -> int:
         if samples and count > 0:
             output.write(ctypes.string_at(samples, count * 2))
         return 0
 
-    library.espeak_SetSynthCallback(made)
+    signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    # Kept in a name: the library holds no reference.
+    callback = signature(made)
+    library.espeak_SetSynthCallback(callback)
     library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, _CHARACTERS, 0, _UTF8 | _END_PAUSE, None, None)
     library.espeak_Synchronize()
     output.flush()

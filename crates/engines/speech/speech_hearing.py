@@ -1,18 +1,16 @@
 """Hearing: faster-whisper, loaded once, and what it makes of a recording (audio contract 7).
 
-faster-whisper's own voice filter joins what is left after the silence is taken out. That moves sentences into other windows and
-so changes their texts and times. Here a window begins with speech instead, windows without any are left out, and text that
-lies in silence is dropped; what is heard is heard as it was recorded.
+faster-whisper's own voice filter joins what is left after the silence is taken out. That moves sentences into other
+windows and so changes their texts and times. Here a window begins with speech instead, windows without any are left
+out, and text that lies in silence is dropped; what is heard is heard as it was recorded.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from numpy.typing import NDArray
 
 from speech_decoding import RATE, Recording
 from speech_jobs import Job, Refused
-from speech_lines import emit, log
 
 Sound = NDArray[np.float32]
 
@@ -42,10 +39,6 @@ _PROMPT_TOKENS = 223
 _PROMPT_RESET_TEMPERATURE = 0.5
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST_BEAMS = 32
-
-
-class LoadFailed(Exception):
-    """The model cannot be used; the text is a sentence for people."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ class Hearing:
             raise Refused(
                 400,
                 "model_not_supported",
-                "This model cannot translate. Use one that can, such as whisper-base, whisper-small or whisper-large-v3.",
+                "This model cannot translate. Use one that can, such as whisper-base or whisper-large-v3.",
             )
         if request.language is not None:
             self._check_language(request.language)
@@ -171,14 +164,17 @@ class Hearing:
         raise Refused(
             400,
             "unsupported_language",
-            f"The language `{code}` is not supported. Use a code such as en, de, es, fr, it, pt, ja or zh, or leave it out.",
+            f"The language `{code}` is not supported. Use a code such as en, de, es, fr, ja or zh, or leave it out.",
         )
 
     def _allowed(self, request: Request) -> list[str]:
         return [each for each in request.languages if each in self.languages]
 
     def hear(self, request: Request, job: Job) -> float:
-        """The whole job: hands events of `domain::audio::ListeningEvent` to the client, `info` first. Returns the recording's seconds."""
+        """The whole job: hands events of `domain::audio::ListeningEvent` to the client, `info` first.
+
+        Returns the length of the recording in seconds.
+        """
         started = time.monotonic()
         self.check(request)
         recording = Recording.read(request.path, request.max_duration_s, job)
@@ -248,7 +244,9 @@ class Hearing:
         """Segments one window after the other, each with the text before it as its prompt."""
         prompt: list[int] = []
         if request.prompt:
-            prompt = self._model.hf_tokenizer.encode(" " + request.prompt.strip(), add_special_tokens=False).ids[-_PROMPT_TOKENS:]
+            prompt = self._model.hf_tokenizer.encode(" " + request.prompt.strip(), add_special_tokens=False).ids[
+                -_PROMPT_TOKENS:
+            ]
         stretch: _Stretch | None = first
         while stretch is not None:
             segments, _ = self._model.transcribe(
@@ -259,7 +257,9 @@ class Hearing:
                 if segment.start >= stretch.speech_ends:
                     break
                 if stretch.holds_speech(segment.start, segment.end):
-                    prompt = [] if segment.temperature > _PROMPT_RESET_TEMPERATURE else [*prompt, *segment.tokens][-_PROMPT_TOKENS:]
+                    prompt = [*prompt, *segment.tokens][-_PROMPT_TOKENS:]
+                    if segment.temperature > _PROMPT_RESET_TEMPERATURE:
+                        prompt = []
                     yield _segment(segment, stretch.begin, request)
             job.window()
             stretch = next(others, None)
@@ -323,9 +323,7 @@ def _find_speech(sound: Sound, numbers: dict[str, float]) -> list[tuple[int, int
     """Where there is speech, in samples, by the Silero network that comes with faster-whisper."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
-    options = VadOptions(
-        **{name: value if name == "threshold" else int(value) for name, value in numbers.items()}  # type: ignore[arg-type]
-    )
+    options = VadOptions(**{name: value if name == "threshold" else int(value) for name, value in numbers.items()})
     return [(int(each["start"]), int(each["end"])) for each in get_speech_timestamps(sound, options)]
 
 
@@ -344,7 +342,9 @@ def _stretches(recording: Recording, filtered: bool, numbers: dict[str, float], 
             )
 
 
-def _windows_with_speech(speech: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+def _windows_with_speech(
+    speech: list[tuple[int, int]], length: int
+) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     """Begin, end and speech of runs of whole windows; a run ends where the next speech lies beyond its last window."""
     window = _WINDOW_S * RATE
     run: list[tuple[int, int]] = []
@@ -362,89 +362,14 @@ def _windows_with_speech(speech: list[tuple[int, int]], length: int) -> Iterator
         yield run[0][0], min(ends(), length), run
 
 
-# Loading.
-
-
-def _name(folder: Path) -> str:
-    """The model's name; in a Hugging Face cache the folder itself is named after a revision."""
-    return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
-
-
 def _can_translate(model: Any, name: str) -> bool:
-    """Whether the model learned to translate. `turbo` and the distilled ones run, but answer in the language they hear."""
+    """Whether the model learned to translate. `turbo` and the distilled ones answer in the language they hear."""
     if any(word in name.lower() for word in ("distil", "turbo")):
         return False
-    # A folder may have any name. The large ones have 128 mel bands; with fewer than ten decoder layers it is one of those two.
+    # A folder may have any name. Of the large ones, with 128 mel bands, only those two have few decoder layers.
     return not (model.model.n_mels == 128 and _decoder_layers(model) < 10)
 
 
 def _decoder_layers(model: Any) -> int:
     heads = getattr(model, "alignment_heads", None) or [[31, 0]]
-    return 1 + max(layer for layer, _ in heads)
-
-
-def check_folder(folder: Path) -> None:
-    """Raises `LoadFailed` unless everything is there; faster-whisper would try to download what is missing."""
-    if not folder.is_dir():
-        raise LoadFailed(f"The model folder {folder} does not exist.")
-    wanted = ["model.bin", "config.json", "tokenizer.json"]
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in ("vocabulary.json", "vocabulary.txt")):
-        missing.append("vocabulary.json")
-    if missing:
-        raise LoadFailed(f"The model folder {folder} lacks {', '.join(missing)}. Download the model again.")
-
-
-def load(folder: Path, device: str, compute_type: str, threads: int, beam_size: int, batch_size: int) -> Hearing:
-    """Import faster-whisper and load a model, with `loading` lines. Raises `LoadFailed`."""
-    check_folder(folder)
-    emit("loading", progress=0.05)
-    try:
-        import ctranslate2
-        import faster_whisper
-    except (ImportError, OSError) as error:
-        raise LoadFailed(f"faster-whisper is not installed properly: {error}. Run `llama-runner engine whisper install`.") from error
-    emit("loading", progress=0.4)
-
-    def attempt(on: str) -> Hearing:
-        kind = _compute_type(compute_type, on, ctranslate2)
-        model = faster_whisper.WhisperModel(str(folder), device=on, compute_type=kind, cpu_threads=threads, local_files_only=True)
-        model.alignment_heads = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("alignment_heads")
-        if on == "cuda":
-            # The libraries of CUDA are looked for only when they are used first.
-            model.encode(model.feature_extractor(np.zeros(RATE, dtype=np.float32))[:, :3000])
-        return Hearing(model, _name(folder), on, kind, beam_size, batch_size)
-
-    wanted = device
-    if wanted == "auto":
-        wanted = "cuda" if _has_cuda(ctranslate2) else "cpu"
-    try:
-        if wanted == "cuda":
-            try:
-                return attempt("cuda")
-            except (RuntimeError, ValueError) as error:
-                log("warn", f"The GPU cannot be used ({error}). The CPU is used instead.")
-        return attempt("cpu")
-    except Exception as error:
-        raise LoadFailed(f"The model {folder} cannot be loaded: {error}.") from error
-
-
-def _has_cuda(ctranslate2: Any) -> bool:
-    try:
-        return bool(ctranslate2.get_cuda_device_count() > 0)
-    except RuntimeError:
-        return False
-
-
-def _compute_type(asked: str, device: str, ctranslate2: Any) -> str:
-    """What is asked if the device can do it, else the best that it can."""
-    try:
-        supported = ctranslate2.get_supported_compute_types(device)
-    except (RuntimeError, ValueError):
-        supported = set()
-    if asked not in ("auto", "default"):
-        if not supported or asked in supported:
-            return asked
-        log("warn", f"The {device} cannot compute with {asked}. It is chosen by the program.")
-    preferred = ("float16", "int8_float16", "int8", "float32") if device == "cuda" else ("int8", "float32")
-    return next((each for each in preferred if each in supported), preferred[0])
+    return 1 + max(int(layer) for layer, _ in heads)

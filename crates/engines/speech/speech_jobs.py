@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -165,8 +166,8 @@ class Worker:
         self._running: Job | None = None
         self._slowest = 0.0
         self._stopping = False
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.counts = {"requests": 0, "completed": 0, "failed": 0, "cancelled": 0}
         self.audio_seconds = 0.0
         self.processing_seconds = 0.0
@@ -178,7 +179,7 @@ class Worker:
         if self._stopping:
             raise stopping()
         self._jobs.add(job)
-        self.idle.clear()
+        self._idle.clear()
         self.counts["requests"] += 1
         future = loop.run_in_executor(self._pool, self._run, job, work)
         future.add_done_callback(lambda done: self._ended(job, done))
@@ -210,10 +211,12 @@ class Worker:
         else:
             self.counts["failed"] += 1
             log("error", f"A request failed: {type(error).__name__}: {error}")
-            job.end(Refused(500, "engine_failed", f"The speech engine could not go on: {error or type(error).__name__}."))
+            job.end(
+                Refused(500, "engine_failed", f"The speech engine could not go on: {error or type(error).__name__}.")
+            )
         self._jobs.discard(job)
         if not self._jobs:
-            self.idle.set()
+            self._idle.set()
 
     @property
     def running(self) -> bool:
@@ -233,8 +236,10 @@ class Worker:
         patience = max(_PATIENCE, _WINDOWS * slowest) if slowest else _PATIENCE_AT_FIRST
         return time.monotonic() - job.last_sign > patience
 
-    def stop(self) -> None:
-        """Take no more work and cancel what there is; `idle` is set once it has ended."""
+    async def stop(self, seconds: float) -> None:
+        """Take no more work and cancel what there is; wait at most `seconds` for it to end."""
         self._stopping = True
         for job in tuple(self._jobs):
             job.cancel(stopping())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)

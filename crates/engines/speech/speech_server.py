@@ -95,7 +95,9 @@ class App:
                 **worker.counts,
                 "audio_seconds": round(worker.audio_seconds, 3),
                 "processing_seconds": round(worker.processing_seconds, 3),
-                "real_time_factor": round(worker.processing_seconds / worker.audio_seconds, 4) if worker.audio_seconds else None,
+                "real_time_factor": round(worker.processing_seconds / worker.audio_seconds, 4)
+                if worker.audio_seconds
+                else None,
                 "rss_bytes": _resident(),
             },
         )

@@ -70,7 +70,10 @@ class Speaking:
         return [asdict(each) for each in self._engine.voices()]
 
     def say(self, request: Request, job: Job) -> float:
-        """The whole job: hands the bytes of a sound file to the client as they are made. Returns the seconds of sound."""
+        """The whole job: hands the bytes of a sound file to the client as they are made.
+
+        Returns the length of the sound in seconds.
+        """
         voice = self._engine.voice(request.voice)
         if voice is None:
             raise not_found(self._engine, request.voice)

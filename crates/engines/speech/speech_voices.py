@@ -1,6 +1,7 @@
 """Voice engines: espeak-ng, the platform's own, Kokoro and Piper (audio contract 8).
 
-An engine that is a program gets its text on standard input, never on its command line, where every user of the machine could read it.
+An engine that is a program gets its text on standard input, never on its command line, where every user of the machine
+could read it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,21 @@ _SLOWEST, _FASTEST = 80, 450
 #: Seconds that an engine may take to list its voices.
 _LISTING_S = 20
 #: Names of OpenAI's voices.
-OPENAI = ("alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar")
+OPENAI = (
+    "alloy",
+    "ash",
+    "ballad",
+    "coral",
+    "echo",
+    "fable",
+    "onyx",
+    "nova",
+    "sage",
+    "shimmer",
+    "verse",
+    "marin",
+    "cedar",
+)
 
 
 class NoEngine(Exception):
@@ -66,7 +81,7 @@ class VoiceEngine(Protocol):
         """The voices to choose from."""
 
     def voice(self, asked: str) -> str | None:
-        """The engine's own name for the voice that is asked for, which may be one of OpenAI's; `None`: it has none such."""
+        """The engine's own name for a voice that is asked for, be it one of OpenAI's; `None`: it has none such."""
 
     def say(self, sentence: str, voice: str, speed: float, job: Job) -> Iterator[Sound]:
         """Speak one sentence in a voice that `voice` returned."""
@@ -89,7 +104,9 @@ def open_engine(model: str, device: str) -> VoiceEngine:
         return Piper(folder, device)
     if any(folder.glob("*.onnx")) and any(folder.glob("voices*.bin")):
         return Kokoro(folder)
-    raise NoEngine(f"The folder {folder} holds no voices: neither `*.onnx` with `voices*.bin` (Kokoro) nor `*.onnx.json` (Piper).")
+    raise NoEngine(
+        f"The folder {folder} holds no voices: neither `*.onnx` with `voices*.bin` (Kokoro) nor `*.onnx.json` (Piper)."
+    )
 
 
 # Programs.
@@ -107,15 +124,16 @@ def _run(command: list[str], text: bytes, job: Job, env: dict[str, str] | None =
             process.kill()
     job.sign()
     if process.returncode != 0:
-        said = complaint.decode(errors="replace").strip()[-300:]
+        said = bytes(complaint).decode(errors="replace").strip()[-300:]
         raise RuntimeError(f"{Path(command[0]).name} ended with {process.returncode}: {said}")
-    return output
+    return bytes(output)
 
 
 def _list(command: list[str]) -> str:
-    return subprocess.run(
+    done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LISTING_S, check=True, **_NO_WINDOW
-    ).stdout.decode("utf-8", errors="replace")
+    )
+    return bytes(done.stdout).decode("utf-8", errors="replace")
 
 
 _NO_WINDOW: dict[str, Any] = {"creationflags": 0x08000000} if sys.platform == "win32" else {}
@@ -170,7 +188,7 @@ class Espeak:
         "cedar": "en-us+m5",
     }
     _LINE = re.compile(
-        r"^\s*(?P<priority>\d+)\s+(?P<language>\S+)\s+[^/\s]*/(?P<gender>\S)\s+(?P<name>\S+)\s+(?P<file>\S+)(?P<others>.*)$",
+        r"^\s*\d+\s+(?P<language>\S+)\s+[^/\s]*/(?P<gender>\S)\s+(?P<name>\S+)\s+(?P<file>\S+)(?P<others>.*)$",
         re.MULTILINE,
     )
     _OTHER = re.compile(r"\((\S+) (\d+)\)")
@@ -183,15 +201,19 @@ class Espeak:
             self._command = [sys.executable, "-I", str(Path(__file__).with_name("speech_espeak.py"))]
         try:
             # Those in `mb` need another program's data.
-            lines = [each for each in self._LINE.finditer(_list([*self._command, "--voices"])) if not each["file"].startswith("mb/")]
+            listed = self._LINE.finditer(_list([*self._command, "--voices"]))
+            lines = [each for each in listed if not each["file"].startswith("mb/")]
             variants = self._LINE.finditer(_list([*self._command, "--voices=variant"]))
             self._variants = {found["file"].rsplit("/", 1)[-1] for found in variants}
         except (OSError, subprocess.SubprocessError) as error:
-            raise NoEngine(f"espeak-ng cannot be run: {error}. Install espeak-ng, or run `llama-runner engine whisper install`.") from error
+            raise NoEngine(
+                f"espeak-ng cannot be run: {error}. Install espeak-ng, or run `llama-runner engine whisper install`."
+            ) from error
         if not lines:
             raise NoEngine("espeak-ng has no voices. Install it again.")
         self._voices = [
-            Voice(each["language"], each["name"].replace("_", " "), each["language"], _gender(each["gender"])) for each in lines
+            Voice(each["language"], each["name"].replace("_", " "), each["language"], _gender(each["gender"]))
+            for each in lines
         ]
         # What a voice may be asked for by: its language, its name, and the further languages it is the best one for.
         # What the program is told is the voice's file: it does not take a variant with every language.
@@ -261,9 +283,11 @@ class Sapi:
     backend = "platform"
     _SPEAK = (
         "[Console]::InputEncoding=[Text.Encoding]::UTF8;Add-Type -AssemblyName System.Speech;"
-        "$s=New-Object System.Speech.Synthesis.SpeechSynthesizer;$s.SelectVoice($env:LR_VOICE);$s.Rate=[int]$env:LR_RATE;"
-        "$f=New-Object System.Speech.AudioFormat.SpeechAudioFormatInfo(24000,[System.Speech.AudioFormat.AudioBitsPerSample]::Sixteen,"
-        "[System.Speech.AudioFormat.AudioChannel]::Mono);$s.SetOutputToWaveFile($env:LR_FILE,$f);"
+        "$s=New-Object System.Speech.Synthesis.SpeechSynthesizer;"
+        "$s.SelectVoice($env:LR_VOICE);$s.Rate=[int]$env:LR_RATE;"
+        "$f=New-Object System.Speech.AudioFormat.SpeechAudioFormatInfo("
+        "24000,[System.Speech.AudioFormat.AudioBitsPerSample]::Sixteen,[System.Speech.AudioFormat.AudioChannel]::Mono);"
+        "$s.SetOutputToWaveFile($env:LR_FILE,$f);"
         "$s.Speak([Console]::In.ReadToEnd());$s.Dispose()"
     )
     _VOICES = (
@@ -273,7 +297,7 @@ class Sapi:
     )
 
     def __init__(self) -> None:
-        system = os.environ.get("SystemRoot", r"C:\Windows")
+        system = os.environ.get("SYSTEMROOT", r"C:\Windows")
         self._command = [
             rf"{system}\System32\WindowsPowerShell\v1.0\powershell.exe",
             "-NoProfile",
@@ -318,7 +342,8 @@ def _package(name: str, what: str) -> Any:
 
 
 def _to_int16(samples: NDArray[Any]) -> NDArray[np.int16]:
-    return (np.clip(samples.reshape(-1), -1.0, 1.0) * 32767.0).astype(np.int16)
+    scaled: NDArray[np.int16] = (np.clip(samples.reshape(-1), -1.0, 1.0) * 32767.0).astype(np.int16)
+    return scaled
 
 
 class Kokoro:
@@ -330,7 +355,17 @@ class Kokoro:
     #: Silence after a sentence, in seconds; the package trims its own.
     _PAUSE_S = 0.25
     #: What the first letter of a voice means to espeak-ng, which finds its phonemes.
-    _LANGUAGES = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-br", "z": "cmn"}
+    _LANGUAGES = {
+        "a": "en-us",
+        "b": "en-gb",
+        "e": "es",
+        "f": "fr-fr",
+        "h": "hi",
+        "i": "it",
+        "j": "ja",
+        "p": "pt-br",
+        "z": "cmn",
+    }
     _OPENAI = {
         "alloy": "af_alloy",
         "ash": "am_adam",
@@ -355,7 +390,9 @@ class Kokoro:
             ids = sorted(self._model.get_voices())
         except Exception as error:
             raise NoEngine(f"The Kokoro model in {folder} cannot be loaded: {error}.") from error
-        self._voices = [Voice(each, each[3:].capitalize() or each, self._language(each), self._gender(each)) for each in ids]
+        self._voices = [
+            Voice(each, each[3:].capitalize() or each, self._language(each), self._gender(each)) for each in ids
+        ]
         self._spread = _spread(self._voices)
 
     def _language(self, voice: str) -> str:
@@ -377,11 +414,13 @@ class Kokoro:
             return
         speed = min(self._FASTEST, max(self._SLOWEST, speed))
         samples, rate = self._model.create(sentence, voice=voice, speed=speed, lang=self._language(voice))
-        yield Sound(rate, _to_int16(np.concatenate([samples, np.zeros(int(rate * self._PAUSE_S), dtype=samples.dtype)])))
+        yield Sound(
+            rate, _to_int16(np.concatenate([samples, np.zeros(int(rate * self._PAUSE_S), dtype=samples.dtype)]))
+        )
 
 
 class Piper:
-    """Piper by `piper-tts`. The folder holds voices: `NAME.onnx` with `NAME.onnx.json`. They are loaded when they are used first."""
+    """Piper by `piper-tts`. The folder holds voices, `NAME.onnx` with `NAME.onnx.json`, loaded when first used."""
 
     backend = "piper"
 
@@ -410,7 +449,9 @@ class Piper:
     def say(self, sentence: str, voice: str, speed: float, job: Job) -> Iterator[Sound]:
         model = self._loaded.get(voice)
         if model is None:
-            model = self._loaded[voice] = self._package.PiperVoice.load(str(self._folder / f"{voice}.onnx"), use_cuda=self._cuda)
+            model = self._loaded[voice] = self._package.PiperVoice.load(
+                str(self._folder / f"{voice}.onnx"), use_cuda=self._cuda
+            )
         usual = model.config.length_scale or 1.0
         for chunk in model.synthesize(sentence, self._package.SynthesisConfig(length_scale=usual / speed)):
             job.sign()
@@ -420,4 +461,6 @@ class Piper:
 def not_found(engine: VoiceEngine, asked: str) -> Refused:
     """The answer to a voice that there is not."""
     some = ", ".join(each.id for each in engine.voices()[:8])
-    return Refused(400, "voice_not_found", f"There is no voice `{asked}`. Use one of OpenAI's, such as alloy, or one of: {some}.")
+    return Refused(
+        400, "voice_not_found", f"There is no voice `{asked}`. Use one of OpenAI's, such as alloy, or one of: {some}."
+    )
