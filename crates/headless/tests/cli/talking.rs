@@ -13,11 +13,26 @@ fn the_life_of_a_model() {
         listed.starts_with("NAME") && listed.contains("tiny-embed") && listed.contains("MB"),
         "{listed}"
     );
-    let whisper = listed.lines().find(|line| line.starts_with("tiny-whisper ")).expect("it is listed");
-    let columns: Vec<&str> = whisper.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let whisper = listed
+        .lines()
+        .find(|line| line.starts_with("tiny-whisper "))
+        .expect("it is listed");
+    let columns: Vec<&str> = whisper
+        .split("   ")
+        .map(str::trim)
+        .filter(|cell| !cell.is_empty())
+        .collect();
     assert_eq!(
         columns,
-        ["tiny-whisper", "speech to text", "8.8 MB", "INT8", "6.2M", "–", "unloaded"]
+        [
+            "tiny-whisper",
+            "speech to text",
+            "8.8 MB",
+            "INT8",
+            "6.2M",
+            "–",
+            "unloaded"
+        ]
     );
     let shown = stdout(&server.verb(&["show", "tiny-whisper"]));
     assert!(
