@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::{EngineKind, ModelEntry};
@@ -125,8 +126,14 @@ struct Versions {
 }
 
 /// Asks an interpreter for the packages; `import` proves that they load, which takes a second.
-pub(super) fn ask(python: &Path, recipe: &EnvironmentRecipe, import: bool) -> Result<Installed, String> {
-    let answer = python::output(&[python.into()], &recipe.question(import))?;
+pub(super) fn ask(
+    python: &Path,
+    recipe: &EnvironmentRecipe,
+    import: bool,
+    cancel: &AtomicBool,
+) -> Result<Installed, String> {
+    let limit = if import { python::IMPORT_LIMIT } else { python::LIMIT };
+    let answer = python::output(&[python.into()], &recipe.question(import), limit, cancel)?;
     let versions: Versions = serde_json::from_slice(&answer).map_err(|_| "it gave no answer".to_owned())?;
     Ok(Installed {
         python: python.to_owned(),
@@ -214,7 +221,7 @@ pub(super) fn standing(recipe: &EnvironmentRecipe, cache_dir: &Path) -> Standing
             faster_whisper: marker.faster_whisper,
         });
     }
-    match ask(&python, recipe, true) {
+    match ask(&python, recipe, true, &AtomicBool::new(false)) {
         Ok(installed) => {
             if let Err(error) = mark(&folder, &installed) {
                 tracing::debug!(%error, "the look at the speech environment could not be kept");

@@ -340,7 +340,7 @@ impl SpeechEngine {
         {
             return known.answer.clone();
         }
-        let answer = environment::ask(&named.python, recipe, false);
+        let answer = environment::ask(&named.python, recipe, false, &AtomicBool::new(false));
         *asked = Some(Asked {
             python: named.python.clone(),
             modified,

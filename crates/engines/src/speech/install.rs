@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -175,8 +176,13 @@ impl<'a> Installer<'a> {
         }
         self.say(InstallStep::Check, None);
         check_cancel(self.cancel)?;
-        let installed = environment::ask(&python::inside(&self.work), self.recipe, true)
-            .map_err(|reason| self.fault(format!("the packages do not load: {reason}")))?;
+        let asked = environment::ask(&python::inside(&self.work), self.recipe, true, self.cancel);
+        check_cancel(self.cancel)?;
+        let installed = asked.map_err(|reason| {
+            // Best effort: the reason is told in any case.
+            let _ = writeln!(self.log, "the packages do not load: {reason}");
+            self.fault(format!("the packages do not load: {reason}"))
+        })?;
         environment::mark(&self.work, &installed)?;
         self.say(InstallStep::Install, None);
         remove_tree(&self.folder)?;
@@ -351,8 +357,8 @@ const OFFLINE: &str = "the package index could not be reached. Connect to the in
                        try again";
 const OTHER_FILES: &str = "a package is not the expected one (its SHA-256 differs), so nothing was installed. Try again; if it \
                            stays so, the mirror or proxy in use changes files";
-const NO_PACKAGE: &str = "the package index has no ready-made package for this system and Python. Use another Python (3.11 or \
-                          3.12 have the most), or set `engines.faster_whisper.python` to one that has faster-whisper";
+const NO_PACKAGE: &str = "the package index has no ready-made package for this system and Python. Install Python \
+                          3.12 in place of it, or set `engines.faster_whisper.python` to one that has faster-whisper";
 const DISK_FULL: &str = "the disk is full. Make room and try again";
 
 /// Words of pip and uv, in lower case, and what they mean; the first that matches.

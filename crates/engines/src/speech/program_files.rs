@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +11,9 @@ use crate::process::{hex, remove_tree};
 
 /// Name below the program's folder, and text.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/speech_program.rs"));
+
+/// Age at which the files of another version go.
+const LEFT_OVER: Duration = Duration::from_hours(24);
 
 /// The file that is started.
 const FIRST: &str = "speech_engine.py";
@@ -43,14 +47,22 @@ fn write_files(folder: &Path, files: &[(&str, &str)]) -> Result<PathBuf, EngineE
         Err(_) if first.is_file() => remove_tree(&scratch)?,
         Err(error) => return Err(EngineError::io("Writing", &place)(error)),
     }
+    remove_older(folder, &name);
+    Ok(first)
+}
+
+/// Removes what older versions wrote. Not what was written lately: another version may be running, and about to start it.
+fn remove_older(folder: &Path, current: &str) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let other = entry.file_name();
-        if other.to_string_lossy().starts_with("program-") && *other != *name {
-            // A process of an older version has read its files already.
+        let name = entry.file_name();
+        let other = name.to_string_lossy().starts_with("program-") && *name != *current;
+        let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
+        let age = modified.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        if other && age > LEFT_OVER {
+            // Only waste if it stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-    Ok(first)
 }
 
 fn folder_name(files: &[(&str, &str)]) -> String {
@@ -92,7 +104,12 @@ mod tests {
         assert_eq!(fs::read_to_string(&old).unwrap(), "touched");
         let new = write_files(folder, &[(FIRST, "three")]).unwrap();
         assert_eq!(fs::read_to_string(&new).unwrap(), "three");
-        assert!(!old.exists());
-        assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+        assert!(old.exists(), "its version may be running");
+        let yesterday = std::time::SystemTime::now() - LEFT_OVER - Duration::from_secs(9);
+        let old_folder = fs::File::open(old.parent().unwrap()).unwrap();
+        old_folder.set_modified(yesterday).unwrap();
+        write_files(folder, &[(FIRST, "four")]).unwrap();
+        assert!(!old.exists() && new.exists());
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 2);
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -16,7 +17,9 @@ pub const OLDEST_PYTHON: (u32, u32) = (3, 10);
 pub const NEWEST_PYTHON: (u32, u32) = (3, 14);
 
 /// How long an interpreter may take to say what it is; the first start after an update compiles its library.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+/// The same when it loads 200 MB of libraries from a slow disk for the first time.
+pub(super) const IMPORT_LIMIT: Duration = Duration::from_mins(5);
 
 /// Programs that make an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -145,11 +148,17 @@ fn advice(packages: &str) -> String {
 /// Runs `question` in the interpreter, apart from the user's own packages, and reads the JSON it prints. `None`: it is not
 /// there or gave no such answer in time.
 pub(super) fn ask<T: serde::de::DeserializeOwned>(command: &[OsString], question: &str) -> Option<T> {
-    serde_json::from_slice(&output(command, question).ok()?).ok()
+    let answer = output(command, question, LIMIT, &AtomicBool::new(false)).ok()?;
+    serde_json::from_slice(&answer).ok()
 }
 
-/// What the question printed; else its last words.
-pub(super) fn output(command: &[OsString], question: &str) -> Result<Vec<u8>, String> {
+/// What the question printed; else its last words. Ended when `cancel` is set.
+pub(super) fn output(
+    command: &[OsString],
+    question: &str,
+    limit: Duration,
+    cancel: &AtomicBool,
+) -> Result<Vec<u8>, String> {
     let Some((program, arguments)) = command.split_first() else {
         return Err("it has no name".into());
     };
@@ -161,15 +170,17 @@ pub(super) fn output(command: &[OsString], question: &str) -> Result<Vec<u8>, St
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("it cannot be started ({error})"))?;
-    let until = Instant::now() + LIMIT;
+    let until = Instant::now() + limit;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+            Ok(None) if Instant::now() < until && !cancel.load(Ordering::Relaxed) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("it did not answer within {} s", LIMIT.as_secs()));
+                return Err(format!("it did not answer within {} s", limit.as_secs()));
             }
             Err(error) => return Err(error.to_string()),
         }
