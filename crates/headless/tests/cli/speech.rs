@@ -12,7 +12,7 @@ const MODEL: &str = "tiny-whisper";
 const TEXT: &str = "Hello, this is a test of the transcription service.";
 
 /// A recording in the home; what the stub does with it is written in it.
-fn recording(home: &Home, name: &str, script: Value) -> String {
+fn recording(home: &Home, name: &str, script: &Value) -> String {
     let path = home.home.path().join(name);
     std::fs::write(&path, json!({ "stub": script }).to_string()).unwrap();
     path.display().to_string()
@@ -113,7 +113,7 @@ fn pieces_are_printed_while_the_rest_is_still_heard() {
     let file = recording(
         &home,
         "long.wav",
-        json!({ "steps": [
+        &json!({ "steps": [
             { "event": "info", "duration": 2.0, "language": "en", "language_probability": 1.0 },
             segment(0, " First piece."), { "gate": gate }, segment(1, " Second piece."),
             { "event": "done", "processing_s": 0.1 },
@@ -155,7 +155,7 @@ fn what_cannot_be_heard_is_said() {
     let home = Home::new();
     let server = home.serve(&["--models-dir", &models_dir()]);
     let good = sound(&home, "good.wav");
-    let bad = recording(&home, "bad.wav", refused("This is no sound file."));
+    let bad = recording(&home, "bad.wav", &refused("This is no sound file."));
     let one = server.verb(&["transcribe", &bad, "-m", MODEL]);
     assert_eq!((one.status.code(), stdout(&one)), (Some(1), String::new()));
     assert_eq!(stderr(&one), "llama-runner: This is no sound file.\n");
@@ -173,7 +173,7 @@ fn what_cannot_be_heard_is_said() {
         { "event": "info", "duration": 9.0, "language": "en" },
         { "event": "error", "code": "engine_failed", "message": "The words ran out." },
     ] });
-    let broken = server.verb(&["transcribe", &recording(&home, "broken.wav", broken), "-m", MODEL]);
+    let broken = server.verb(&["transcribe", &recording(&home, "broken.wav", &broken), "-m", MODEL]);
     assert_eq!(
         (broken.status.code(), stderr(&broken)),
         (Some(1), "llama-runner: The words ran out.\n".to_owned())
@@ -195,7 +195,7 @@ fn ctrl_c_ends_the_job_in_the_server_too() {
     let file = recording(
         &home,
         "long.wav",
-        json!({ "steps": [
+        &json!({ "steps": [
             { "event": "info", "duration": 9.0, "language": "en" },
             { "event": "segment", "id": 0, "start": 0, "end": 1, "text": " First." },
             { "gate": "/none" },
