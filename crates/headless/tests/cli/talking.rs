@@ -29,7 +29,7 @@ fn the_life_of_a_model() {
             "speech to text",
             "8.8 MB",
             "INT8",
-            "6.2M",
+            "5.7M",
             "–",
             "unloaded"
         ]
