@@ -2,6 +2,7 @@
 
 mod answers;
 mod just_in_time;
+mod pages;
 mod v0;
 mod v1_chat;
 mod v1_loads;
