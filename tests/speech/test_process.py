@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from conftest import AUDIO, MODEL, TOKEN, Engine, engine
+from conftest import AUDIO, MODEL, TOKEN, Engine, engine, inside
 
 
 def test_it_listens_first_and_tells_how_far_it_is():
@@ -151,3 +151,72 @@ def test_a_signal_ends_a_start():
     started.until("listening")
     started.process.send_signal(signal.SIGTERM)
     assert started.process.wait(6) in (0, -signal.SIGTERM)
+
+
+def test_stuck_is_told_from_slow():
+    """A window may take long; ten times as long as any before it, and a minute at least, is too long."""
+    answers = inside("""
+import json, asyncio, threading
+import speech_jobs as jobs
+now = [1000.0]
+jobs.time.monotonic = lambda: now[0]
+async def main():
+    worker = jobs.Worker()
+    answers = [worker.stuck]
+    begun, go = threading.Event(), threading.Event()
+    def work(job):
+        begun.set(); go.wait(); go.clear()
+        job.window(); begun.set(); go.wait()
+    loop = asyncio.get_running_loop()
+    job = worker.start(work)
+    await loop.run_in_executor(None, begun.wait)
+    begun.clear()
+    # While no window is known to compare with, there is much patience.
+    for later in (300, 301):
+        now[0] += later
+        answers.append(worker.stuck)
+    now[0] -= 593
+    go.set()
+    await loop.run_in_executor(None, begun.wait)
+    # That one took 8 s.
+    for later in (79, 2):
+        now[0] += later
+        answers.append(worker.stuck)
+    go.set()
+    answers.append(await job.take() is jobs.END)
+    answers.append(worker.stuck)
+    return answers
+print(json.dumps(asyncio.run(main())))
+""")
+    assert answers == [False, False, True, False, True, True, False]
+
+
+def test_a_quiet_window_is_covered_by_signs_of_life():
+    """The event loop tells how far it is while a window takes its time."""
+    lines = inside("""
+import json, asyncio, threading
+import speech_server as server, speech_jobs as jobs
+server._SIGN_OF_LIFE_S = 0.05
+sent = []
+async def send(message): sent.append(message)
+async def receive(): await asyncio.Event().wait()
+async def main():
+    worker = jobs.Worker()
+    quiet = threading.Event()
+    def work(job):
+        job.put({"event": "info"}); job.put({"event": "progress", "progress": 0.5})
+        quiet.wait()
+        job.put({"event": "done"})
+    async def answer():
+        await server._Exchange({}, receive, send).stream_lines(worker.start(work))
+    answering = asyncio.ensure_future(answer())
+    while len(sent) < 6:
+        await asyncio.sleep(0.01)
+    quiet.set()
+    await answering
+asyncio.run(main())
+print(json.dumps([message["body"].decode() for message in sent[1:]]))
+""")
+    events = [json.loads(line) for line in lines if line]
+    assert len(events) >= 6 and events[0] == {"event": "info"} and events[-1] == {"event": "done"}
+    assert all(event == {"event": "progress", "progress": 0.5} for event in events[1:-1])

@@ -21,10 +21,10 @@ from speech_jobs import Job, Refused
 RATE = 16_000
 #: Seconds of sound kept in memory (115 MB). What is longer is decoded again while it is heard.
 _KEPT_S = 3_600
-#: Seconds of one part. What Whisper makes of an hour at once takes gigabytes.
-PART_S = 300
+#: Seconds of one part. What Whisper makes of an hour at once takes gigabytes, of this 100 MB.
+PART_S = 180
 #: Where the quietest moment to cut at is looked for: this many seconds before the end of a part.
-_CUT_WITHIN_S = 60
+_CUT_WITHIN_S = 40
 #: Decoding that takes longer than this, in seconds, is given up: a small file can hold months of silence.
 _DECODING_S = 300
 
