@@ -1,6 +1,7 @@
 """The real window (WebKitGTK) with the real engine."""
 import json
 import pathlib
+import re
 import urllib.request
 
 from browser import WindowDriver, colours
@@ -73,7 +74,9 @@ def test_the_window_shows_state_and_starts_a_model(desktop, pictures):
     until(saved.exists, "the file of subtitles")
     until(lambda: saved.read_text().startswith("1\n00:00:00,000 --> "), "its content")
     driver.picture(pictures / "window-speech.png")
-    print("recording:", driver.script("return [typeof navigator.mediaDevices, typeof MediaRecorder]"))
+    # The window may look for a microphone: it records, or says that there is none.
+    driver.click("record")
+    until(lambda: re.search("Recording|No microphone was found", driver.text("listen")), "a recording, or why there is none")
 
     # The page is a browser page: it can neither call into the process nor leave its address.
     refused = driver.awaited("""

@@ -158,6 +158,13 @@ def test_wishes_reach_the_engine(client):
     assert ask(extra_body={"hotwords": "service"}) != HELLO["got_text"]
 
 
+def test_without_a_default_the_model_that_is_there_is_used(runner, client):
+    assert client.audio.transcriptions.create(model="whisper-1", file=recording("fox.wav")).text == EXPECTED["fox.wav"]["got_text"]
+    nameless = httpx.post(f"{runner.ollama}/v1/audio/transcriptions", files={"file": recording("fox.wav")}, timeout=60)
+    assert nameless.json()["text"] == EXPECTED["fox.wav"]["got_text"]
+    assert runner.command("transcribe", str(AUDIO / "fox.wav")).stdout == EXPECTED["fox.wav"]["got_text"] + "\n"
+
+
 @pytest.mark.parametrize("name", ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"])
 def test_names_of_openai_mean_the_default_model(start, name):
     server = start(config={"audio": {"default_model": MODEL}})
@@ -416,7 +423,8 @@ def test_voices_are_listed(runner):
     assert "en-us" in ids and len(ids) > 40
     assert voices["object"] == "list" and len(voices["voices"]) == len(ids)
     models = httpx.get(f"{runner.ollama}/v1/audio/models").json()["data"]
-    assert MODEL in [model["id"] for model in models] and "tiny-chat" not in [model["id"] for model in models]
+    names = [model["id"].removesuffix(":latest") for model in models]
+    assert MODEL in names and "tiny-chat" not in names
 
 
 # Lists of other clients, and the command line.
