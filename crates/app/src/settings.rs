@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn speech_models_have_a_folder_and_defaults() {
+        let config = Config::default();
+        let registry = super::registry(&config, &places());
+        assert_eq!(registry.speech_dir.as_deref(), Some(Path::new("/d/models/whisper")));
+        assert_eq!(registry.speech_dir, Some(downloads(&config, &places()).speech_dir));
+        assert_eq!((registry.default_listener, registry.default_speaker), (None, None));
+        let config =
+            parse(r#"{"audio": {"models_dir": "~/ears", "default_model": "small", "default_speech_model": "kokoro"}}"#);
+        let registry = super::registry(&config, &places());
+        assert_eq!(registry.speech_dir.as_deref(), Some(Path::new("/h/ears")));
+        assert_eq!(downloads(&config, &places()).speech_dir, Path::new("/h/ears"));
+        assert_eq!(registry.default_listener.as_deref(), Some("small"));
+        assert_eq!(registry.default_speaker.as_deref(), Some("kokoro"));
+        assert_eq!(without_effect(&config), Vec::<String>::new());
+    }
+
+    #[test]
     fn who_stays_loaded_after_a_just_in_time_load_is_configured() {
         assert!(router(&Config::default()).jit_auto_evict);
         let by_memory = router(&parse(r#"{"lmstudio": {"auto_evict": false, "evict_to_fit": true}}"#));

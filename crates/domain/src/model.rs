@@ -212,9 +212,10 @@ pub struct ModelFacts {
 const MULTILINGUAL_VOCABULARY: u32 = 51_865;
 
 impl ModelFacts {
-    /// Of a speech-to-text model: it knows more languages than English. Told from the vocabulary, as the engine does.
+    /// Of a speech-to-text model: it knows more languages than English. Told from the vocabulary, as the engine does; where that
+    /// is not known, nothing speaks against it.
     pub fn is_multilingual(&self) -> bool {
-        self.vocab_size.is_some_and(|size| size >= MULTILINGUAL_VOCABULARY)
+        self.vocab_size.is_none_or(|size| size >= MULTILINGUAL_VOCABULARY)
     }
 }
 
@@ -288,14 +289,12 @@ impl ModelEntry {
         self.natural_mode().is_speech()
     }
 
-    /// The form of its files, for people; empty: a voice engine has none.
+    /// The form of its files, for people; empty: voice engines and commands of the user's have their own.
     pub fn format(&self) -> &'static str {
-        if self.can(Capability::Transcription) {
-            "CTranslate2"
-        } else if self.can(Capability::Speech) {
-            ""
-        } else {
-            "GGUF"
+        match self.engine {
+            EngineKind::LlamaServer => "GGUF",
+            EngineKind::FasterWhisper => "CTranslate2",
+            EngineKind::Speech | EngineKind::Custom => "",
         }
     }
 

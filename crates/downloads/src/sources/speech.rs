@@ -98,7 +98,10 @@ pub(super) async fn plan(origin: &Origin, repo: &Repo, entries: &[Entry]) -> Res
 pub fn remove(settings: &DownloadSettings, folder: &Path) -> Result<bool, DownloadError> {
     let failed = |error: std::io::Error| DownloadError::io("the model cannot be deleted", &error);
     // What lies deeper, or is only a link, was put there by somebody else.
-    let is_ours = folder.parent() == Some(&settings.speech_dir)
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let above = folder.parent().and_then(real);
+    let is_ours = above.is_some()
+        && above == real(&settings.speech_dir)
         && folder.symlink_metadata().is_ok_and(|data| data.is_dir())
         && folder
             .file_name()

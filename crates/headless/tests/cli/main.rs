@@ -3,6 +3,7 @@
 
 mod kit;
 mod offline;
+mod pulling;
 mod serving;
 mod speech;
 mod talking;

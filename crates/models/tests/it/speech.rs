@@ -8,6 +8,7 @@ use domain::audio::Task;
 use domain::{Capability, EngineKind, ModelEntry, ModelSource};
 use gguf::craft::Craft;
 use models::{EntrySettings, Registry, SpeechName, VoiceEngine};
+use proptest::prelude::*;
 use testkit::WhisperCraft;
 
 use crate::support::{Library, fixtures, keys, resolve, until};
@@ -284,6 +285,24 @@ fn defaults_aliases_and_other_models_of_the_same_name() {
 }
 
 #[test]
+fn a_model_of_llama_cpp_that_hears() {
+    let library = Library::new();
+    library.write("omni.gguf", &Craft::model("Omni"));
+    library.write(
+        "mmproj-omni.gguf",
+        &Craft::projector(64).flag("clip.has_audio_encoder", true),
+    );
+    let registry = library.open();
+    assert!(entry(&registry, "omni").can(Capability::Audio));
+    assert_eq!(heard(&registry, "omni"), "found omni");
+    assert_eq!(
+        heard(&registry, "whisper-1"),
+        "known Systran/faster-whisper-base as whisper-base",
+        "it is not what callers of Whisper mean"
+    );
+}
+
+#[test]
 fn incomplete_folders_say_what_is_missing() {
     let library = Library::new();
     let whisper = WhisperCraft::default();
@@ -488,6 +507,7 @@ fn voice_engines_are_models() {
         description: Some("Says things.".to_owned()),
         size: 12,
         aliases: vec![format!("{key}-voice")],
+        ..VoiceEngine::default()
     };
     library.settings.voices = vec![
         voice("kokoro", EngineKind::Speech),
@@ -525,6 +545,43 @@ fn voice_engines_are_models() {
     library.settings.voices = Vec::new();
     let registry = library.open();
     assert_eq!(told(registry.catalog().speaker(None)), "unknown");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Files of a stranger, whatever is in them: a model, another thing or a problem, and never a panic.
+    #[test]
+    fn any_contents(
+        contents in proptest::collection::vec((0_usize..6, proptest::collection::vec(any::<u8>(), 0..80)), 1..6),
+        folder in "[a-zA-Z0-9._ -]{0,12}(__|--)?[a-zA-Z0-9._ -]{1,12}",
+    ) {
+        const NAMES: [&str; 6] =
+            ["model.bin", "config.json", "tokenizer.json", "vocabulary.json", "vocabulary.txt", "preprocessor_config.json"];
+        let library = Library::new();
+        let at = library.at(&folder);
+        let small = WhisperCraft { vocabulary: 10, ..WhisperCraft::default() };
+        if small.write(&at, &[]).is_err() {
+            // `..`, and what else is no name.
+            return Ok(());
+        }
+        for (file, bytes) in contents {
+            fs::write(at.join(NAMES[file]), bytes).unwrap();
+        }
+        let registry = library.open();
+        prop_assert!(registry.catalog().entries().len() + registry.problems().len() <= 1);
+    }
+
+    #[test]
+    fn any_name(name in "\\PC{0,60}") {
+        let catalog = models::Catalog::default();
+        let heard = catalog.listener(Some(&name), Task::Transcribe);
+        prop_assert!(matches!(heard, SpeechName::Known(_) | SpeechName::Unknown));
+        if let SpeechName::Known(known) = heard {
+            prop_assert!(known.repository.split('/').count() == 2 && !known.repository.contains(".."), "{:?}", known);
+        }
+        prop_assert_eq!(catalog.speaker(Some(&name)), SpeechName::Unknown);
+    }
 }
 
 #[tokio::test]
