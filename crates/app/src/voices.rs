@@ -96,7 +96,8 @@ pub(crate) fn engines(config: &Config, places: &Places) -> Vec<VoiceEngine> {
     all.extend(platform());
     all.push(espeak_ng());
     for (name, engine) in &config.engines.custom {
-        all.extend(engine.speaks.iter().map(|model| custom(name, model)));
+        all.extend(engine.speaks.iter().map(|model| custom(name, model, false)));
+        all.extend(engine.hears.iter().map(|model| custom(name, model, true)));
     }
     all
 }
@@ -127,7 +128,7 @@ fn installed(pack: VoicePack, folder: &Path) -> Option<VoiceEngine> {
         display_name: pack.display_name().into(),
         description: Some(format!("{} {}", pack.description(), pack.licence())),
         size: files.iter().map(|(_, size)| size).sum(),
-        aliases: Vec::new(),
+        ..VoiceEngine::default()
     })
 }
 
@@ -165,17 +166,20 @@ fn espeak_ng() -> VoiceEngine {
     }
 }
 
-/// A text-to-speech model of an engine of the user's.
-fn custom(engine: &str, model: &str) -> VoiceEngine {
+/// A model of an engine of the user's.
+fn custom(engine: &str, model: &str, hears: bool) -> VoiceEngine {
+    let what = if hears { "Speech to text" } else { "Text to speech" };
     VoiceEngine {
         key: model.into(),
         engine: EngineKind::Custom,
         backend: engine.into(),
-        // What takes the place of `{model}` in the command, and what the engine is asked for.
+        // What takes the place of `{model}` in the command.
         path: model.into(),
+        // What the engine is asked for.
         display_name: model.into(),
-        description: Some(format!("Text to speech of the engine '{engine}' in config.json.")),
+        description: Some(format!("{what} of the engine '{engine}' in config.json.")),
         aliases: vec![format!("{engine}/{model}")],
+        hears,
         ..VoiceEngine::default()
     }
 }
@@ -193,12 +197,12 @@ mod tests {
             cache: home.path().join("cache"),
             home: home.path().to_owned(),
         };
-        let text = r#"{"engines": {"custom": {"mine": {"command": ["/opt/speak"], "speaks": ["loud", "low"]}, "dumb": {"command": ["x"]}}}}"#;
+        let text = r#"{"engines": {"custom": {"mine": {"command": ["/opt/speak", "{port}"], "speaks": ["loud", "low"], "hears": ["ear"]}, "dumb": {"command": ["x", "{port}"]}}}}"#;
         let config = Config::parse(text).unwrap().config;
         let keys = || -> Vec<String> { engines(&config, &places).into_iter().map(|voice| voice.key).collect() };
         let without = keys();
         assert!(
-            without.ends_with(&["espeak-ng", "loud", "low"].map(str::to_owned)),
+            without.ends_with(&["espeak-ng", "loud", "low", "ear"].map(str::to_owned)),
             "{without:?}"
         );
 
@@ -222,7 +226,7 @@ mod tests {
         assert_eq!((last.engine, last.backend.as_str()), (EngineKind::Custom, "mine"));
         assert_eq!(
             (last.path.as_path(), last.aliases[0].as_str()),
-            (Path::new("low"), "mine/low")
+            (Path::new("ear"), "mine/ear")
         );
     }
 }

@@ -160,7 +160,14 @@ pub(crate) fn build_voice(voice: &VoiceEngine, key: String) -> Named {
         description: voice.description.clone(),
         digest: digest(std::iter::once(&told)),
         aliases: Vec::new(),
-        capabilities: [Capability::Speech].into_iter().collect(),
+        capabilities: if voice.hears {
+            // What it cannot do it refuses itself.
+            [Capability::Transcription, Capability::Translation]
+                .into_iter()
+                .collect()
+        } else {
+            [Capability::Speech].into_iter().collect()
+        },
         facts: ModelFacts {
             architecture: voice.backend.clone(),
             name: Some(voice.display_name.clone()),

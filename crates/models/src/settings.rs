@@ -66,6 +66,8 @@ pub struct VoiceEngine {
     pub size: u64,
     /// Further names.
     pub aliases: Vec<String>,
+    /// It hears instead: a speech-to-text model of a command of the user's.
+    pub hears: bool,
 }
 
 /// One `models.entries.<key>`.

@@ -164,6 +164,8 @@ pub struct CustomEngine {
     /// Names of its text-to-speech models, as it knows them. Each is a model of the library, and requests of
     /// `/v1/audio/speech` for it are passed on as they are.
     pub speaks: Vec<String>,
+    /// Names of its speech-to-text models, likewise for `/v1/audio/transcriptions` and `/v1/audio/translations`.
+    pub hears: Vec<String>,
     /// Path that answers 200 when the engine is ready.
     pub health_path: String,
     /// Environment variables; `{model}` and `{port}` are replaced here too. `LR_API_KEY` is added: requests carry this key.
@@ -175,6 +177,7 @@ impl Default for CustomEngine {
         Self {
             command: Vec::new(),
             speaks: Vec::new(),
+            hears: Vec::new(),
             health_path: "/health".into(),
             env: BTreeMap::new(),
         }

@@ -14,6 +14,7 @@ use super::Answer;
 use super::lease::{EngineCalls, MAX_ERROR};
 use super::listening::Job;
 use super::responses::random_hex;
+use super::speaking::own_name;
 use crate::dispatch::Cx;
 use crate::relay;
 
@@ -47,7 +48,7 @@ pub(super) async fn pass_on(cx: &Cx, calls: &EngineCalls, entry: &ModelEntry, jo
 /// The form up to the content of its file.
 fn before(entry: &ModelEntry, job: &Job, boundary: &str) -> Bytes {
     let own = match entry.engine {
-        EngineKind::Custom => entry.facts.name.as_deref().unwrap_or_else(|| entry.key.as_str()),
+        EngineKind::Custom => own_name(entry),
         _ => entry.key.as_str(),
     };
     let others = job.fields.iter().filter(|(name, _)| name != "model");

@@ -106,8 +106,8 @@ fn unknown(cx: &Cx, name: &str) -> RunnerError {
 }
 
 /// A custom engine's own name of a model.
-fn own_name(entry: &ModelEntry) -> &str {
-    entry.path.to_str().unwrap_or_else(|| entry.key.as_str())
+pub(super) fn own_name(entry: &ModelEntry) -> &str {
+    entry.facts.name.as_deref().unwrap_or_else(|| entry.key.as_str())
 }
 
 /// What the engine is sent.

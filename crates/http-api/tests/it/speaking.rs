@@ -399,6 +399,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.whole(200 if self.path == "/ready" else 404, b"{}")
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers["content-type"].startswith("multipart"):
+            heard = {"path": self.path, "form": body.decode()}
+            return self.whole(200, json.dumps(heard).encode())
         asked = json.loads(body)
         if asked.get("input") == "refuse":
             return self.whole(422, b'{"error": {"message": "No such voice.", "type": "invalid_request_error", "code": "bad_voice"}}')
@@ -429,10 +432,15 @@ async fn a_custom_engine_is_asked_in_the_clients_words() {
     };
     let mut mine = voice("mine-hd", EngineKind::Custom, "mine", "hd");
     mine.aliases = vec!["mine/hd".into()];
+    mine.display_name = "hd".into();
+    let ear = VoiceEngine {
+        hears: true,
+        ..voice("ear", EngineKind::Custom, "mine", "ear")
+    };
     let server = Server::start(Setup {
         custom: BTreeMap::from([("mine".to_owned(), settings)]),
         library: RegistrySettings {
-            voices: vec![mine],
+            voices: vec![mine, ear],
             ..RegistrySettings::default()
         },
         ..Setup::default()
@@ -461,6 +469,22 @@ async fn a_custom_engine_is_asked_in_the_clients_words() {
     let voices = get(server.management, "/v1/audio/voices?model=mine-hd").await.json();
     assert_eq!(voices["data"][1]["id"], "low");
     assert_eq!(voices["data"][1]["model"], "mine-hd");
+
+    // A recording goes the same way.
+    let form = "--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\near\r\n--x\r\nContent-Disposition: form-data; \
+                name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n--x\r\nContent-Disposition: form-data; name=\"mood\"\
+                \r\n\r\nglad\r\n--x--\r\n";
+    let multipart = [("content-type", "multipart/form-data; boundary=x")];
+    let reply = call(server.management, "POST", "/v1/audio/transcriptions", &multipart, form).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+    let heard = reply.json();
+    assert_eq!(heard["path"], "/v1/audio/transcriptions");
+    for part in ["name=\"model\"\r\n\r\near\r\n", "RIFF", "glad"] {
+        assert!(heard["form"].as_str().unwrap().contains(part), "{part}: {heard}");
+    }
+    // Text to speech by OpenAI's names never means a model that only hears.
+    let reply = post(server.management, SPEECH, &json!({"input": "x", "model": "ear"})).await;
+    assert_eq!(reply.json()["error"]["code"], "model_not_supported");
     server.stop().await;
 }
 
