@@ -140,7 +140,7 @@ pub(crate) async fn show(server: &Client, name: &str, output: Output) -> Result<
     let state = server.get("/v1/state").await?;
     let summary = models(&state)
         .iter()
-        .find(|model| model["key"] == info["id"])
+        .find(|model| is_named(model, name))
         .cloned()
         .unwrap_or_default();
     if output.json {
@@ -170,6 +170,15 @@ pub(crate) async fn show(server: &Client, name: &str, output: Output) -> Result<
     row("engine port", text(&info["port"]));
     output.table(&["MODEL", ""], &rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Is this one of the model's names?
+fn is_named(model: &Value, name: &str) -> bool {
+    let names = std::iter::once(&model["key"]).chain(model["aliases"].as_array().into_iter().flatten());
+    let name = name.strip_suffix(":latest").unwrap_or(name);
+    names
+        .filter_map(Value::as_str)
+        .any(|own| own.eq_ignore_ascii_case(name))
 }
 
 fn list_text(value: &Value) -> String {

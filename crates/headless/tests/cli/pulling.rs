@@ -35,7 +35,11 @@ fn a_speech_model_by_its_size() {
 
     // Any converted repository, by the hub's name.
     let pulled = server.verb(&["pull", "hf.co/me/own-ct2"]);
-    assert!(stdout(&pulled).contains("llama-runner transcribe"), "{}", stderr(&pulled));
+    assert!(
+        stdout(&pulled).contains("llama-runner transcribe"),
+        "{}",
+        stderr(&pulled)
+    );
     let unknown = server.verb(&["pull", "whisper-tiny"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(
