@@ -17,6 +17,8 @@ use crate::{server, waiting};
 
 const SENDING: &str = "{spinner} sending {bytes} of {total_bytes}";
 const LISTENING: &str = "{spinner} {wide_bar} {percent:>3}%  {msg}";
+/// As soon as it is known how fast it goes.
+const LISTENING_ON: &str = "{spinner} {wide_bar} {percent:>3}%  {msg}, {eta} left";
 
 /// `transcribe FILE…`.
 pub(crate) async fn transcribe(options: &Transcribe, files: &Files, output: Output) -> Result<ExitCode, Failure> {
@@ -143,14 +145,15 @@ impl<'a> Job<'a> {
         } else {
             "/v1/audio/transcriptions"
         };
-        waiting::shape(bar, SENDING);
         let form = recording.form(&fields, bar).await?;
+        let known = form.length.is_some();
+        waiting::shape(bar, if known { SENDING } else { waiting::SPINNER });
         let answer = waiting::meanwhile(bar, server, server.send_content(Method::POST, path, Some(form)))
             .await?
             .success()
             .await?;
         waiting::shape(bar, LISTENING);
-        bar.set_position(0);
+        bar.reset();
         bar.set_message("");
         if streamed {
             self.follow(answer, bar).await
@@ -210,10 +213,10 @@ fn show(bar: &ProgressBar, delta: &Value) {
     let (Some(part), Some(end)) = (delta["progress"].as_f64(), delta["segment"]["end"].as_f64()) else {
         return;
     };
+    waiting::shape(bar, LISTENING_ON);
     bar.set_length(1000);
     bar.set_position((part.clamp(0.0, 1.0) * 1000.0) as u64);
-    let all = if part > 0.0 { end / part } else { end };
-    bar.set_message(format!("heard {} of {}", clock(end), clock(all)));
+    bar.set_message(format!("heard {}", clock(end)));
 }
 
 /// Seconds as `m:ss`.

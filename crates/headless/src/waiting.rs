@@ -71,7 +71,12 @@ fn doing(state: &Value) -> Cow<'static, str> {
         let part = model["progress"].as_f64().unwrap_or(0.0);
         return format!("starting {name}: {} %", percent(part)).into();
     }
-    "waiting for the model".into()
+    let reading = list("transcriptions").iter().any(|one| one["state"] == "running");
+    if reading {
+        "reading the recording".into()
+    } else {
+        "waiting for the model".into()
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +98,14 @@ mod tests {
             (
                 json!({"downloads": [], "models": [model]}),
                 "starting whisper-base: 25 %",
+            ),
+            (
+                json!({"transcriptions": [{"state": "running"}]}),
+                "reading the recording",
+            ),
+            (
+                json!({"transcriptions": [{"state": "completed"}]}),
+                "waiting for the model",
             ),
             (json!({}), "waiting for the model"),
         ] {
