@@ -1,8 +1,12 @@
 //! Clients that leave and engines that die: nothing may be left, nothing may look whole that is not.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use http_body_util::BodyExt;
+use router::RouterSettings;
 use serde_json::{Value, json};
+use testkit::Recorded;
 
 use super::{
     Case, FORM, MODEL, TRANSCRIPTIONS, error_of, gate, half, open_gate, recording, scripted, send, transcribe,
@@ -128,6 +132,42 @@ async fn an_engine_that_dies_after_output_ends_the_stream_with_an_error() {
     );
     assert_eq!(case.jobs().len(), 1, "no second try");
     assert_eq!(case.shown().await[0]["state"], "failed");
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_replaced_and_the_recording_heard() {
+    let watching = RouterSettings {
+        watchdog: Duration::from_millis(300),
+        ..RouterSettings::default()
+    };
+    let case = Case::watched(settings(), watching, &[]).await;
+    let script = json!({"once": gate(&case, "hung"), "steps": [{"event": "info", "duration": 5.2}, {"hang": true}]});
+    let reply = send(case.to(), TRANSCRIPTIONS, recording(&scripted(&script), &[MODEL])).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+    assert_eq!(case.jobs().len(), 2);
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_the_model_loads_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let loaded = folder.path().join("loaded");
+    let case = Case::with(settings(), &[("STUB_LOAD_GATE", loaded.to_str().unwrap())]).await;
+    let body = recording(b"RIFF", &[MODEL]);
+    let client = half(case.to(), &format!("content-length: {}", body.len()), &body).await;
+    let starts = || {
+        case.recorded()
+            .iter()
+            .any(|event| matches!(event, Recorded::Bound { .. }))
+    };
+    until("the engine starts", starts).await;
+    assert_eq!(case.uploads().len(), 1);
+    drop(client);
+    case.is_clean().await;
+    assert_eq!(case.jobs().len(), 0);
+    open_gate(&loaded);
+    assert_eq!(transcribe(case.to(), &[]).await.status, StatusCode::OK);
     case.stop().await;
 }
 

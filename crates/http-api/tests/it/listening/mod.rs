@@ -13,6 +13,7 @@ use domain::LaunchOptions;
 use engines::speech::SpeechSettings;
 use http_api::ApiSettings;
 use models::{EntrySettings, RegistrySettings};
+use router::RouterSettings;
 use serde_json::{Value, json};
 use testkit::{Recorded, read_record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +85,10 @@ impl Case {
     }
 
     async fn with(settings: ApiSettings, env: &[(&'static str, &str)]) -> Self {
+        Self::watched(settings, RouterSettings::default(), env).await
+    }
+
+    async fn watched(settings: ApiSettings, router: RouterSettings, env: &[(&'static str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let record = folder.join("record.jsonl");
         let mut env: Vec<(String, String)> = env
@@ -109,6 +114,7 @@ impl Case {
                 ..RegistrySettings::default()
             },
             settings,
+            router,
             ..Setup::default()
         })
         .await;
