@@ -14,6 +14,8 @@ mod ollama;
 mod peek;
 #[path = "../../../fuzz/bodies/responses.rs"]
 mod responses;
+#[path = "../../../fuzz/bodies/speech.rs"]
+mod speech;
 #[path = "../../../fuzz/bodies/sse.rs"]
 mod sse;
 
@@ -24,13 +26,14 @@ use proptest::prelude::*;
 /// What a parser does with its input and what must hold afterwards.
 type Body = fn(&[u8]);
 
-const BODIES: [(&str, Body); 7] = [
+const BODIES: [(&str, Body); 8] = [
     ("anthropic", anthropic::run),
     ("audio", audio::run),
     ("lmstudio_ws", lmstudio_ws::run),
     ("ollama", ollama::run),
     ("peek", peek::run),
     ("responses", responses::run),
+    ("speech", speech::run),
     ("sse", sse::run),
 ];
 
