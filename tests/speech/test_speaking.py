@@ -141,6 +141,24 @@ def test_the_text_is_on_no_command_line(tmp_path):
     assert "--stdin --stdout -b 1 -v gmw/en-US+f3 -s 350" in calls
 
 
+@pytest.mark.parametrize("form", TYPES)
+def test_a_sentence_is_sent_when_it_is_made(tmp_path, form):
+    """The second sentence takes for ever; the first one's sound is there, but for what a frame still gathers."""
+    env = fake_espeak(tmp_path, f'''
+[ $(grep -c stdin {tmp_path}/calls) -gt 1 ] && exec sleep 100
+exec {speech_python()} -I {PROGRAM}/speech_espeak.py "$@"''')
+    body = {"sentences": ["Hello, this is a test."] * 2, "voice": "alloy", "format": form}
+    with engine("--task", "speak", "--model", "espeak-ng", env=env) as started:
+        started.ready()
+        received = 0
+        with started.client as client, client.stream("POST", "/speak", json=body) as answer:
+            chunks = answer.iter_raw()
+            # Nearly two seconds of sound.
+            while received < {"mp3": 15_000, "opus": 6_000, "aac": 12_000, "flac": 30_000, "wav": 70_000, "pcm": 70_000}[form]:
+                received += len(next(chunks))
+            assert started.stats()["running"] is True
+
+
 def children(process):
     found = []
     for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
