@@ -78,7 +78,7 @@ class Encoder:
                 self._sink,
                 mode="w",
                 format=self._format.container,
-                # Otherwise 32 KB are gathered first, which may be several sentences.
+                # Nothing is held back until more has come.
                 options={"flush_packets": "1", **self._format.options},
             )
             self._stream = self._container.add_stream(self._format.codec, rate=RATE, layout="mono")
