@@ -8,7 +8,9 @@ use dialects::audio::{self, Asked, Events, Form, Hearing};
 use dialects::{Rendered, Transcoder};
 use domain::audio::{Listening, Task};
 use domain::chat::Usage;
-use domain::{Capability, EngineKind, EngineMode, ErrorKind, KnownWhisper, LaunchOptions, ModelEntry, RunnerError};
+use domain::{
+    Capability, EngineKind, EngineMode, ErrorKind, KnownWhisper, LaunchOptions, ModelEntry, ModelState, RunnerError,
+};
 use downloads::{DownloadError, Source};
 use http::Method;
 use http::request::Parts;
@@ -146,9 +148,12 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
         }
         SpeechName::Known(known) => {
             let mut error = RunnerError::model_not_found(shown).code("model_not_found");
+            let name = match KnownWhisper::named(&known.repository) {
+                Some(_) => known.key,
+                None => format!("hf.co/{}", known.repository),
+            };
             error.message = format!(
-                "The speech-to-text model '{shown}' is not on this machine. Download it: `llama-runner pull {}`.",
-                known.key
+                "The speech-to-text model '{shown}' is not on this machine. Download it: `llama-runner pull {name}`."
             );
             return Err(error);
         }
@@ -203,7 +208,8 @@ async fn hear(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, asked: Asked, job
             },
             ..Wish::default()
         };
-        let lease = lease(cx, parts, entry, wish).await?;
+        let lease = lease(cx, parts, entry, wish).await;
+        let lease = lease.map_err(|error| not_started(cx, entry, error))?;
         job.transcription.running();
         let calls = EngineCalls::new(cx, &lease);
         drop(lease);
@@ -221,6 +227,15 @@ async fn hear(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, asked: Asked, job
             answer => return answer,
         }
     }
+}
+
+/// A wait in vain for a model that does not run is no full queue (audio contract 6).
+fn not_started(cx: &Cx, entry: &ModelEntry, error: RunnerError) -> RunnerError {
+    let busy = matches!(error.kind, ErrorKind::Overloaded { .. });
+    if busy && cx.state().router.state(entry) != ModelState::Ready {
+        return error.code("engine_starting");
+    }
+    error
 }
 
 /// Did the engine end, rather than say what is wrong?

@@ -10,7 +10,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::{
-    Case, FORM, MODEL, TRANSCRIPTIONS, TRANSLATIONS, form, gate, open_gate, recording, scripted, send, transcribe,
+    Case, FORM, MODEL, TRANSCRIPTIONS, TRANSLATIONS, answer, form, gate, half, open_gate, recording, scripted, send,
+    transcribe,
 };
 use crate::harness::{drain, open, patiently, settings};
 
@@ -109,6 +110,36 @@ async fn fields_come_in_any_order_and_reach_the_engine() {
     );
     let path = Path::new(job["path"].as_str().unwrap());
     assert!(path.starts_with(case.server.home.data().join("uploads")));
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn a_form_in_any_pieces_arrives_whole() {
+    let case = Case::new().await;
+    let words = "--x-boundary ".repeat(50);
+    let steps = json!([
+        {"event": "info", "duration": 1.0, "language": "en"},
+        {"event": "segment", "id": 0, "start": 0.0, "end": 1.0, "text": words},
+        {"event": "done", "processing_s": 0.1},
+    ]);
+    // Line ends everywhere: each could be the begin of the next boundary.
+    let script = format!("{{\"stub\":\r\n{{\"steps\":\r{steps}\r\n}}\r\n\r\n}}");
+    let body = recording(script.as_bytes(), &[MODEL]);
+    for first in [1, 7, 64] {
+        let (mut sent, mut size) = (Vec::new(), first);
+        let mut rest = body.as_slice();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(size.min(rest.len()));
+            sent.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            sent.extend_from_slice(piece);
+            sent.extend_from_slice(b"\r\n");
+            rest = after;
+            size = size % 97 + 1;
+        }
+        sent.extend_from_slice(b"0\r\n\r\n");
+        let (status, heard) = answer(half(case.to(), "transfer-encoding: chunked", &sent).await).await;
+        assert_eq!((status, heard["text"].as_str()), (200, Some(words.trim())), "{heard}");
+    }
     case.stop().await;
 }
 

@@ -1,15 +1,17 @@
 //! What is refused, with which status and code (audio contract 6).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::StatusCode;
 use http_api::{ApiSettings, AudioRules};
+use router::RouterSettings;
 use serde_json::json;
 
 use super::{
     Case, MODEL, TRANSCRIPTIONS, answer, error_of, form, gate, half, open_gate, recording, scripted, send, transcribe,
 };
-use crate::harness::{call, patiently, settings, until};
+use crate::harness::{Engine, Server, Setup, call, open, patiently, settings, until};
 
 #[tokio::test]
 async fn refusals_before_the_engine() {
@@ -71,6 +73,17 @@ async fn refusals_before_the_engine() {
     let fetch = send(case.to(), TRANSCRIPTIONS, recording(b"RIFF", &[("model", "large-v3")])).await;
     assert!(
         fetch.text().contains("llama-runner pull whisper-large-v3"),
+        "{}",
+        fetch.text()
+    );
+    let fetch = send(
+        case.to(),
+        TRANSCRIPTIONS,
+        recording(b"RIFF", &[("model", "me/my-whisper")]),
+    )
+    .await;
+    assert!(
+        fetch.text().contains("llama-runner pull hf.co/me/my-whisper"),
         "{}",
         fetch.text()
     );
@@ -215,6 +228,41 @@ async fn a_full_queue_is_refused_with_a_time_to_come_back() {
         assert_eq!(status.unwrap(), StatusCode::OK);
     }
     case.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_finds_no_room_in_time_is_not_a_full_queue() {
+    let server = Server::start(Setup {
+        engine: Engine::Stub(vec![("STUB_HANG_AFTER", "1".into())]),
+        router: RouterSettings {
+            max_loaded_models: Some(1),
+            max_wait: Duration::from_millis(300),
+            ..RouterSettings::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let chat = json!({"model": "tiny-chat", "stream": true, "messages": [{"role": "user", "content": "Hello"}]});
+    let json = [("content-type", "application/json")];
+    let chat = open(
+        server.management,
+        "POST",
+        "/v1/chat/completions",
+        &json,
+        chat.to_string(),
+    )
+    .await;
+    assert_eq!(chat.status(), StatusCode::OK);
+    let reply = transcribe(server.management, &[]).await;
+    assert_eq!(
+        (error_of(&reply).0, error_of(&reply).1.as_str()),
+        (503, "engine_starting"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(reply.header("retry-after"), "5");
+    drop(chat);
+    server.stop().await;
 }
 
 /// A disk of 1 MB; needs the right to mount.
