@@ -121,6 +121,23 @@ impl KnownWhisper {
     }
 }
 
+/// Is this `owner/name` of a repository that is called like a converted Whisper? OpenAI's own are of another form.
+pub fn is_converted(name: &str) -> bool {
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 96
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && !text.starts_with('.')
+            && !text.ends_with('.')
+    };
+    name.split_once('/').is_some_and(|(owner, own)| {
+        is_name(owner)
+            && is_name(own)
+            && !owner.eq_ignore_ascii_case("openai")
+            && own.to_ascii_lowercase().contains("whisper")
+    })
+}
+
 /// Does a request with this model name leave the choice of the speech-to-text model to us? Empty: it named none.
 pub fn is_any_listener(name: &str) -> bool {
     is_any(name, &ANY_LISTENER)
@@ -198,6 +215,30 @@ mod tests {
             translating,
             ["tiny", "base", "small", "medium", "large-v1", "large-v2", "large-v3"]
         );
+    }
+
+    #[test]
+    fn repositories_of_others() {
+        for name in [
+            "me/whisper-large-v3-ct2",
+            "Systran/faster-distil-whisper-small.en",
+            "a/Whisper",
+        ] {
+            assert!(is_converted(name), "{name}");
+        }
+        for name in [
+            "whisper",
+            "openai/whisper-x",
+            "me/model",
+            "me/whisper:q8_0",
+            "hf.co/me/whisper",
+            "../whisper",
+            "me/whisper..",
+            "/whisper",
+            "me/",
+        ] {
+            assert!(!is_converted(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use domain::whisper::is_converted;
 use domain::{JobKind, KnownWhisper};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,21 @@ pub enum Source {
 }
 
 impl Source {
-    /// The speech-to-text model that a size, OpenAI's name for it or its repository means (audio contract 5).
+    /// The speech-to-text model that a size, OpenAI's name for it or a repository means (audio contract 5).
     pub fn whisper(name: &str) -> Option<Self> {
+        let name = name.trim();
+        // What is only called so may hold another form of model: its files decide.
+        let other = || {
+            is_converted(name).then(|| Self::Hub {
+                repo: name.to_owned(),
+                file_or_quant: None,
+            })
+        };
+        Self::known_whisper(name).or_else(other)
+    }
+
+    /// The same for the known ones alone.
+    fn known_whisper(name: &str) -> Option<Self> {
         KnownWhisper::named(name).map(|known| Self::Whisper {
             repo: known.repository.to_owned(),
         })
@@ -56,13 +70,13 @@ impl Source {
                 let hubs = ["hf.co/", "huggingface.co/"];
                 let bare = hubs.iter().find_map(|host| lower.strip_prefix(host)).unwrap_or(&lower);
                 let telling = bare.contains("whisper") || bare.starts_with("distil-");
-                telling.then(|| Self::whisper(bare)).flatten()
+                telling.then(|| Self::known_whisper(bare)).flatten()
             }
             Self::Hub {
                 repo,
                 file_or_quant: None,
             }
-            | Self::Whisper { repo } => Self::whisper(repo),
+            | Self::Whisper { repo } => Self::known_whisper(repo),
             Self::Hub { .. } | Self::Voices { .. } | Self::Url { .. } => None,
         };
         whisper.unwrap_or(self)

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use domain::KnownWhisper;
+use domain::whisper::is_converted;
 use http::Method;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -18,8 +19,12 @@ use crate::output::{Output, size};
 /// Asks the server to download and follows it. Breaking it off keeps what has come; the same command goes on from there.
 pub(crate) async fn pull(server: &Client, options: &Pull, output: Output) -> Result<ExitCode, Failure> {
     let name = &options.model;
-    // Sizes of speech models are names of registries too: what is meant here is told by the name that only they have.
-    let asked = KnownWhisper::named(name).map_or_else(|| name.clone(), KnownWhisper::key);
+    // Names of speech models may be names of a registry too: what is meant here is told by a name that only they have.
+    let asked = match KnownWhisper::named(name) {
+        Some(known) => known.key(),
+        None if is_converted(name) => format!("hf.co/{name}"),
+        None => name.clone(),
+    };
     let body = json!({ "model": asked, "insecure": options.insecure });
     let mut answer = server
         .send(Method::POST, "/api/pull", Some(&body))

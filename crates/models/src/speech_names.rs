@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use domain::audio::Task;
-use domain::whisper::{is_any_listener, is_any_speaker};
+use domain::whisper::{is_any_listener, is_any_speaker, is_converted};
 use domain::{Capability, EngineKind, KnownWhisper, ModelEntry, ModelKey};
 
 use crate::catalog::Named;
-use crate::names::{lookup_form, normal_name};
+use crate::names::normal_name;
 use crate::{Catalog, RegistrySettings};
 
 /// Longest name that is looked at; the longest path.
@@ -193,16 +193,8 @@ impl Catalog {
 
 /// `owner/name` of what is called like a converted Whisper.
 fn repository(name: &str) -> Option<KnownSpeech> {
-    let (owner, own) = name.split_once('/')?;
-    let is_name = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 96
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-            && !text.starts_with('.')
-            && !text.ends_with('.')
-    };
-    let is_whisper = lookup_form(own).contains("whisper") && !owner.eq_ignore_ascii_case("openai");
-    (is_name(owner) && is_name(own) && is_whisper).then(|| KnownSpeech {
+    let (_, own) = name.split_once('/').filter(|_| is_converted(name))?;
+    Some(KnownSpeech {
         repository: name.to_owned(),
         key: normal_name(own),
         bytes: None,

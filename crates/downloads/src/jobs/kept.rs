@@ -42,7 +42,8 @@ pub(super) fn target(source: &Source) -> String {
             let which = file_or_quant.as_deref().unwrap_or_default();
             format!("hub {} {}", repo.to_ascii_lowercase(), which.to_ascii_lowercase())
         }
-        Source::Whisper { repo } => format!("whisper {}", repo.to_ascii_lowercase()),
+        // The same as the repository without a choice of files.
+        Source::Whisper { repo } => format!("hub {} ", repo.to_ascii_lowercase()),
         Source::Voices { name } => format!("voices {name}"),
         Source::Url { url, file_name } => format!("url {url} {}", file_name.as_deref().unwrap_or_default()),
     }
@@ -70,5 +71,7 @@ mod tests {
         };
         assert_eq!(hub("A/b", Some("q4_k_m")), hub("a/B", Some("Q4_K_M")));
         assert_ne!(hub("a/b", Some("q8_0")), hub("a/b", None));
+        let whisper = target(&Source::Whisper { repo: "A/b".into() });
+        assert_eq!(whisper, hub("a/b", None));
     }
 }

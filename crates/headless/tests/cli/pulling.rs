@@ -18,7 +18,8 @@ fn a_speech_model_by_its_size() {
         }
     });
     origin.add_hub_repo("Systran/faster-whisper-base", repo.clone());
-    origin.add_hub_repo("me/own-ct2", repo);
+    origin.add_hub_repo("me/own-ct2", repo.clone());
+    origin.add_hub_repo("me/whisper-mine", repo);
     home.write_config(
         &json!({ "downloads": { "huggingface_base_url": origin.url(), "allow_private_hosts": true } }).to_string(),
     );
@@ -40,6 +41,12 @@ fn a_speech_model_by_its_size() {
         "{}",
         stderr(&pulled)
     );
+    let pulled = server.verb(&["pull", "me/whisper-mine"]);
+    assert!(
+        stdout(&pulled).contains("llama-runner transcribe"),
+        "{}",
+        stderr(&pulled)
+    );
     let unknown = server.verb(&["pull", "whisper-tiny"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(
@@ -48,7 +55,7 @@ fn a_speech_model_by_its_size() {
         stderr(&unknown)
     );
 
-    let removed = server.verb(&["rm", "base", "own-ct2"]);
+    let removed = server.verb(&["rm", "base", "own-ct2", "me/whisper-mine"]);
     assert_eq!(removed.status.code(), Some(0), "{}", stderr(&removed));
     let listed = stdout(&server.verb(&["list"]));
     assert!(!listed.contains("whisper") && !listed.contains("own-ct2"), "{listed}");

@@ -258,12 +258,20 @@ async fn pulled_by_its_names_and_deleted() {
     server.downloads.job(&id).unwrap().wait().await.unwrap();
     assert!(has(&server, "large-v3-turbo").await);
 
+    // Of others, what is called like one: its files decide what it is.
+    offer(&origin, "me/whisper-mine");
+    let job = post(server.management, "/v1/downloads", &json!({"model": "me/whisper-mine"})).await;
+    let id = domain::JobId(job.json()["id"].as_str().unwrap().to_owned());
+    server.downloads.job(&id).unwrap().wait().await.unwrap();
+    assert!(has(&server, "me%2Fwhisper-mine").await);
+
     let delete = async |name: &str| {
         let body = json!({"model": name}).to_string();
         call(server.ollama, "DELETE", "/api/delete", &[], body).await
     };
     let folder = server.home.data().join("models/whisper");
     assert_eq!(delete("base").await.status, 200);
+    assert_eq!(delete("me/whisper-mine").await.status, 200);
     assert!(!has(&server, "whisper-base").await);
     assert!(has(&server, "turbo").await);
     let left: Vec<_> = std::fs::read_dir(&folder)
