@@ -23,7 +23,7 @@ case "$*" in
     [ -e @/strange ] && { echo "ERROR: the moon is full" >&2; exit 1; }
     echo "Collecting av==17.1.0 (from -r requirements.txt (line 1))"
     echo "  Downloading av-17.1.0-cp311-cp311-manylinux_2_28_x86_64.whl (38.2 MB)"
-    [ -e @/hang ] && exec sleep 1000
+    [ -e @/hang ] && exec sleep 90
     echo "Collecting faster-whisper==1.2.1"
     echo "Installing collected packages: av, faster-whisper"
     echo "Successfully installed av-17.1.0 faster-whisper-1.2.1" ;;
@@ -258,7 +258,7 @@ fn cancelled_halfway_it_leaves_nothing_and_can_be_done_again() {
     });
     assert!(matches!(result, Err(EngineError::Cancelled)), "{result:?}");
     assert!(
-        begun.elapsed() < std::time::Duration::from_mins(1),
+        begun.elapsed() < std::time::Duration::from_secs(45),
         "the tool was ended"
     );
     assert_eq!(bench.folders(), [""; 0]);
