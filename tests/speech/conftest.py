@@ -161,11 +161,11 @@ def busy_engine(long_recording):
 
 @pytest.fixture(scope="session")
 def long_recording(tmp_path_factory):
-    """A quarter of an hour of speech: hearing it takes long enough to be broken off."""
+    """Ten minutes of speech: hearing it takes long enough to be broken off."""
     path = tmp_path_factory.mktemp("audio") / "long.wav"
     with wave.open(str(AUDIO / "two-sentences.wav")) as source, wave.open(str(path), "wb") as out:
         out.setparams(source.getparams())
         frames = source.readframes(source.getnframes())
-        for _ in range(140):
+        for _ in range(100):
             out.writeframes(frames)
     return path

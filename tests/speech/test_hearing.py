@@ -177,7 +177,7 @@ def test_segments_come_while_the_rest_is_heard(hearing):
 
 
 def test_silence_is_left_out_and_texts_keep_their_times(hearing, tmp_path):
-    """Ten minutes of noise between two sentences are not heard at all, and nothing is invented there."""
+    """Four minutes of noise between two sentences are not heard at all, and nothing is invented there."""
     path = tmp_path / "far.wav"
     inside("""
 import json, wave, numpy as np
@@ -185,7 +185,7 @@ rng = np.random.default_rng(1)
 def sound(path):
     with wave.open(path) as file:
         return np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
-noise = rng.normal(0, 30, 16000 * 600).astype(np.int16)
+noise = rng.normal(0, 30, 16000 * 240).astype(np.int16)
 tail = rng.normal(0, 30, 16000 * 40).astype(np.int16)
 with wave.open(sys.argv[1], "wb") as out:
     out.setnchannels(1); out.setsampwidth(2); out.setframerate(16000)
@@ -194,16 +194,16 @@ print(json.dumps(None))
 """, path, AUDIO / "fox.wav", AUDIO / "thanks.wav")
     heard = hearing.hear(path)
     assert heard.text == f"{EXPECTED['fox.wav']['got_text']} {EXPECTED['thanks.wav']['got_text']}"
-    assert abs(heard.segments[1]["start"] - 603.15) < 0.6
-    assert heard.segments[1]["end"] < 606.5
+    assert abs(heard.segments[1]["start"] - 243.15) < 0.6
+    assert heard.segments[1]["end"] < 246.5
 
 
 def test_a_long_recording_is_heard_in_parts(hearing, long_recording):
-    """A quarter of an hour is cut several times, each time in silence; every sentence is there, at its time."""
+    """Ten minutes are cut several times, each time in silence; every sentence is there, at its time."""
     heard = hearing.hear(long_recording, voice_filter="off", beam_size=1, temperatures=[0.0])
-    assert heard.info["duration"] == pytest.approx(140 * 6.4194, abs=0.1)
+    assert heard.info["duration"] == pytest.approx(100 * 6.4194, abs=0.1)
     starts = [segment["start"] for segment in heard.segments]
-    assert starts == sorted(starts) and starts[-1] > 880
+    assert starts == sorted(starts) and starts[-1] > 630
     progress = [event["progress"] for event in heard.events if event["event"] == "progress"]
     assert progress == sorted(progress) and progress[-1] > 0.98
 
@@ -230,7 +230,7 @@ print(json.dumps(facts + [float(np.abs(whole.astype(np.float32)).mean()), len(wh
 """, long_recording)
     (kept, same, parts, longest, at_cuts, samples), again, loudness, whole = facts
     assert kept and same and samples == whole
-    assert 5 <= parts <= 6 and longest <= 220
+    assert 3 <= parts <= 4 and longest <= 220
     assert at_cuts < loudness / 10
     assert again == [False, same, parts, longest, at_cuts, samples]
 
