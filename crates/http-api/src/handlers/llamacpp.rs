@@ -152,12 +152,11 @@ async fn download(cx: &Cx, body: Incoming) -> Answer {
     if known(cx, &name).is_some() {
         return Err(RunnerError::invalid(format!("model '{name}' already exists")).param("model"));
     }
-    let source = match Source::whisper(&name) {
-        Some(whisper) => whisper,
-        None => {
-            let (repo, file_or_quant) = llamacpp::repository(&name)?;
-            Source::Hub { repo, file_or_quant }
-        }
+    let source = if let Some(whisper) = Source::whisper(&name) {
+        whisper
+    } else {
+        let (repo, file_or_quant) = llamacpp::repository(&name)?;
+        Source::Hub { repo, file_or_quant }
     };
     cx.state().downloads.start_job(source).await?.planned().await?;
     Ok(json(cx.route.dialect, llamacpp::success()))
