@@ -117,7 +117,11 @@ mod tests {
         let mut requests = Requests::new(year_2100);
         let ids: Vec<u64> = (0..3).map(|_| requests.number().0).collect();
         assert!(ids.iter().all(|id| *id < 1 << 53), "{ids:?}");
-        assert!(ids.windows(2).all(|pair| pair[0] as f64 != pair[1] as f64), "{ids:?}");
+        assert!(
+            ids.windows(2)
+                .all(|pair| (pair[0] as f64).to_bits() != (pair[1] as f64).to_bits()),
+            "{ids:?}"
+        );
         assert!(ids[2] < Requests::new(year_2100 + 1).number().0, "{ids:?}");
     }
 }

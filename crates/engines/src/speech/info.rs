@@ -87,18 +87,28 @@ impl Named {
     }
 
     fn from(settings: &SpeechSettings, variable: Option<OsString>) -> Option<Self> {
-        let by_setting = settings.python.clone().map(|python| Self {
-            python,
+        let by_setting = settings.python.as_deref().map(|python| Self {
+            python: interpreter(python),
             by: "engines.faster_whisper.python",
         });
         by_setting.or_else(|| {
-            let python = variable.filter(|value| !value.is_empty())?.into();
+            let python = variable.filter(|value| !value.is_empty())?;
             Some(Self {
-                python,
+                python: interpreter(Path::new(&python)),
                 by: ENVIRONMENT,
             })
         })
     }
+}
+
+/// A program, a folder that is an environment, or a bare name in `PATH`.
+fn interpreter(named: &Path) -> PathBuf {
+    if named.is_dir() {
+        return python::inside(named);
+    }
+    let is_bare = named.components().nth(1).is_none() && !named.exists();
+    let found = is_bare.then(|| python::search(&named.to_string_lossy())).flatten();
+    found.unwrap_or_else(|| named.to_owned())
 }
 
 /// An installation that runs, for everybody who waits for it.

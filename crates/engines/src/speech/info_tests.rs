@@ -120,6 +120,16 @@ async fn a_named_python_is_asked_and_nothing_is_installed() {
     );
 }
 
+#[test]
+fn an_interpreter_is_named_in_three_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = python::inside(folder.path());
+    assert_eq!(interpreter(folder.path()), inside);
+    assert_eq!(interpreter(&inside), inside);
+    assert_eq!(Some(interpreter(Path::new("sh"))), python::search("sh"));
+    assert_eq!(interpreter(Path::new("no-such-program")), Path::new("no-such-program"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_leave_to_install_the_answer_says_how() {
     let cache = tempfile::tempdir().unwrap();
