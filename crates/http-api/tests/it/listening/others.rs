@@ -15,6 +15,7 @@ use super::{MODEL, TRANSCRIPTIONS, TRANSLATIONS, error_of, form, recording, send
 use crate::harness::{Server, Setup, settings};
 
 /// A server with the real speech engine; `None`, with a note: there is none.
+#[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
 async fn real() -> Option<Server> {
     let Some(python) = testkit::real_speech_python() else {
         eprintln!("skipped: no speech engine; run `cargo xtask setup --test`, or set LLAMARUNNER_SPEECH_PYTHON");
