@@ -368,9 +368,8 @@ pub(crate) fn superseded(known: &[(Found, Record)], downloads: Option<&Path>) ->
             .map(|(found, _)| found)
     };
     // Incomplete ones count: an old snapshot that was cleaned up is no news.
-    let folders = known.iter().map(|(found, _)| found).filter(|found| found.path.is_dir());
-    for found in folders {
-        if let Some(repository) = cached(&found.path) {
+    for (found, _) in known {
+        if let Some(repository) = cached(&found.path).filter(|_| found.path.is_dir()) {
             snapshots.entry(repository).or_default().push(found);
         }
     }
