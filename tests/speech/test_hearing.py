@@ -266,6 +266,26 @@ def refused(of, **asked):
 """
 
 
+def test_silence_at_the_beginning_does_not_end_a_recording(tmp_path):
+    """The first part has nothing in it; the second one is heard."""
+    write_wav(tmp_path / "late.wav", 230)
+    with wave.open(str(tmp_path / "late.wav")) as file:
+        frames = file.readframes(file.getnframes())
+    with wave.open(str(AUDIO / "fox.wav")) as file, wave.open(str(tmp_path / "late.wav"), "wb") as out:
+        out.setparams(file.getparams())
+        out.writeframes(frames + file.readframes(file.getnframes()))
+    found = inside("""
+import json, speech_hearing as hearing, speech_decoding as decoding
+class Job:
+    def sign(self): pass
+recording = decoding.Recording.read(sys.argv[1], 0, Job())
+print(json.dumps([[[each.begin / 16000, (each.begin + len(each.sound)) / 16000] for each in hearing._stretches(recording, filtered, {}, Job())] for filtered in (False, True)]))
+""", tmp_path / "late.wav")
+    (plain,), (filtered,) = found
+    assert 140 <= plain[0] <= 180 and plain[1] == pytest.approx(233.15, abs=0.01)
+    assert 229 <= filtered[0] <= 230.2 and filtered[1] == plain[1]
+
+
 def test_text_that_lies_in_silence_is_dropped():
     """Whisper invents text for noise: it is kept off by where there is speech, within a window and after it."""
     heard = inside("""

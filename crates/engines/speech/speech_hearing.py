@@ -183,8 +183,6 @@ class Hearing:
             filtered = recording.duration > _FILTER_OVER_S
         stretches = _stretches(recording, filtered, request.voice_activity, job)
         first = next(stretches, None)
-        if first is not None and float(np.abs(first.sound).max(initial=0.0)) < _SILENT and not filtered:
-            first = None
         language, probability, sure = self._language(first, request)
         job.put(
             {
@@ -334,7 +332,8 @@ def _stretches(recording: Recording, filtered: bool, numbers: dict[str, float], 
     for offset, sound in recording.parts():
         job.sign()
         if not filtered:
-            yield _Stretch(offset, sound, None)
+            if float(np.abs(sound).max(initial=0.0)) >= _SILENT:
+                yield _Stretch(offset, sound, None)
             continue
         for begin, end, speech in _windows_with_speech(_find_speech(sound, numbers), len(sound)):
             yield _Stretch(
