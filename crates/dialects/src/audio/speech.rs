@@ -253,6 +253,22 @@ pub struct ModelVoices {
     pub voices: Vec<Voice>,
 }
 
+/// OpenAI's voices: every voice engine has one for each of these names (audio contract 4).
+const USUAL_VOICES: [&str; 13] = [
+    "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar",
+];
+
+/// What is known of an engine's voices without asking it.
+pub fn usual_voices() -> Vec<Voice> {
+    let voice = |id: &str| Voice {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        language: None,
+        gender: None,
+    };
+    USUAL_VOICES.into_iter().map(voice).collect()
+}
+
 /// The answer of `/v1/audio/voices`: the same objects under both names, since clients differ in which they read.
 pub fn voices(models: &[ModelVoices]) -> Vec<u8> {
     let of = |model: &ModelVoices| -> Vec<Value> {

@@ -7,6 +7,7 @@ use dialects::audio::{self, ModelVoices, SpeechForm, SpeechRequest, SpeechStream
 use dialects::{Rendered, engine, peek};
 use domain::whisper::is_any_speaker;
 use domain::{Capability, EngineKind, EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError, VoicePack};
+use engines::speech::SpeechState;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response};
@@ -212,7 +213,8 @@ fn wish() -> Wish {
 }
 
 /// `GET /v1/audio/voices`: of the named model, else of all that speak. Engines that are not running are started, since only
-/// they know; of several, those that cannot be started are left out.
+/// they know; of several, those that cannot be started are left out. Only who names a model has something installed for it:
+/// of all of them, one that is not installed is listed with the names that every engine knows.
 async fn voices(cx: &Cx, parts: &Parts) -> Answer {
     let name = query(parts, "model").filter(|name| !name.trim().is_empty());
     let lists = if let Some(name) = name {
@@ -223,7 +225,15 @@ async fn voices(cx: &Cx, parts: &Parts) -> Answer {
         let speaking: Vec<_> = catalog.listed().filter(|entry| entry.can(Capability::Speech)).collect();
         let mut lists = Vec::with_capacity(speaking.len());
         let mut failure = None;
+        let installed = cx.state().engines.speech_info(false).await.state == SpeechState::Ready;
         for entry in speaking {
+            if entry.engine == EngineKind::Speech && !installed {
+                lists.push(ModelVoices {
+                    model: entry.key.to_string(),
+                    voices: audio::usual_voices(),
+                });
+                continue;
+            }
             match voices_of(cx, parts, entry).await {
                 Ok(list) => lists.push(list),
                 Err(error) => {

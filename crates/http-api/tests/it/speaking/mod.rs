@@ -301,6 +301,30 @@ async fn the_work_stops_when_the_client_leaves() {
     server.stop().await;
 }
 
+/// A look at a list must not fetch half a gigabyte.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_voices_installs_nothing() {
+    let server = Server::start(Setup {
+        library: RegistrySettings {
+            voices: vec![voice("espeak-ng", EngineKind::Speech, "espeak-ng", "")],
+            ..RegistrySettings::default()
+        },
+        speech: SpeechSettings {
+            python: Some("/nonexistent/python".into()),
+            ..SpeechSettings::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let list = get(server.management, "/v1/audio/voices").await.json();
+    let names: Vec<&str> = list["voices"].as_array().unwrap().iter().filter_map(|voice| voice["id"].as_str()).collect();
+    assert_eq!(names.len(), 13, "{names:?}");
+    assert!(names.contains(&"alloy") && names.contains(&"cedar"));
+    assert!(server.router.instances().is_empty());
+    assert_eq!(get(server.management, "/v1/audio/voices?model=espeak-ng").await.status, 503);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn voices_and_models_are_listed() {
     let shared = Shared::new();
