@@ -122,6 +122,9 @@ pub(crate) fn boundary(headers: &HeaderMap) -> Result<String, RunnerError> {
     match multer::parse_boundary(content_type) {
         Ok(boundary) if !boundary.is_empty() => Ok(boundary),
         Ok(_) | Err(multer::Error::NoBoundary) => Err(invalid("The form has no boundary in its Content-Type.")),
+        Err(_) if content_type.to_ascii_lowercase().starts_with("multipart/form-data") => {
+            Err(invalid("The Content-Type of the form is malformed."))
+        }
         Err(_) => Err(RunnerError::invalid(format!(
             "The content type '{}' is not taken here: send multipart/form-data.",
             content_type.chars().take(100).collect::<String>()
