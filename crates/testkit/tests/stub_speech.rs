@@ -9,7 +9,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{Recorded, ndjson_lines, read_record};
@@ -111,11 +111,14 @@ fn a_client_that_leaves_frees_the_worker() {
     let mut stub = Stub::start("transcribe", &[]);
     stub.until("ready");
     let file = stub.folder.path().join("waits");
-    std::fs::write(&file, r#"{"stub": {"before": [{"gate": "/nonexistent"}]}}"#).unwrap();
+    let never = stub.folder.path().join("never");
+    std::fs::write(&file, json!({"stub": {"before": [{"gate": never}]}}).to_string()).unwrap();
     let left = stub.send("POST", "/transcribe", &json!({"path": file}).to_string());
     let record = stub.folder.path().join("record.jsonl");
     let saw = |wanted: fn(&Recorded) -> bool| {
+        let begun = Instant::now();
         while !read_record(&record).unwrap().iter().any(wanted) {
+            assert!(begun.elapsed() < LIMIT, "the stub did not say so");
             std::thread::sleep(Duration::from_millis(5));
         }
     };
