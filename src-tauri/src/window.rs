@@ -142,15 +142,16 @@ fn place_for(handle: &AppHandle, suggested: &Path) -> PathBuf {
     free_name(&folder.join(name), Path::exists)
 }
 
-/// The path, or the next one with a number, that is not taken.
+/// The path, or the first with a number that is not taken.
 fn free_name(path: &Path, taken: impl Fn(&Path) -> bool) -> PathBuf {
     let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     let (stem, ending) = (text(path.file_stem()), text(path.extension()));
-    (1..)
-        .map(|number| path.with_file_name(format!("{stem} ({number}).{ending}")))
-        .find(|other| !taken(other))
-        .filter(|_| taken(path))
-        .unwrap_or_else(|| path.to_owned())
+    let (mut free, mut number) = (path.to_owned(), 0_u32);
+    while taken(&free) {
+        number += 1;
+        free.set_file_name(format!("{stem} ({number}).{ending}"));
+    }
+    free
 }
 
 /// May it go to the browser? Secure web pages only: no files, no programs.

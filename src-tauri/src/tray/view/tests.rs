@@ -71,6 +71,7 @@ fn model(key: &str, state: ModelState) -> ModelFact {
 fn failure() -> ModelState {
     ModelState::Failed(FailureReport {
         reason: "no".into(),
+        code: None,
         log: Vec::new(),
         exit_code: None,
         signal: None,
