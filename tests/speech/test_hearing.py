@@ -327,7 +327,7 @@ english = loaded(multilingual=False)
 print(json.dumps([refused(english), refused(english, language="en"), refused(english, language="de"), refused(english, languages=("de",)), refused(english, translate=True)]))
 """)
     assert answers[:2] == [None, None]
-    assert answers[2] == [400, "unsupported_language", "This model understands English only, not `de`."]
+    assert answers[2] == [400, "unsupported_language", "This model understands English only, not 'de'."]
     assert answers[3][1] == "unsupported_language"
     assert answers[4][:2] == [400, "model_not_supported"]
 

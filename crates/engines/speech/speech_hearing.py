@@ -160,11 +160,11 @@ class Hearing:
         if code in self.languages:
             return
         if not self.multilingual:
-            raise Refused(400, "unsupported_language", f"This model understands English only, not `{code}`.")
+            raise Refused(400, "unsupported_language", f"This model understands English only, not '{code}'.")
         raise Refused(
             400,
             "unsupported_language",
-            f"The language `{code}` is not supported. Use a code such as en, de, es, fr, ja or zh, or leave it out.",
+            f"The language '{code}' is not supported. Use a code such as en, de, es, fr, ja or zh, or leave it out.",
         )
 
     def _allowed(self, request: Request) -> list[str]:

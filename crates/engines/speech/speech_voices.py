@@ -99,7 +99,7 @@ def open_engine(model: str, device: str) -> VoiceEngine:
         raise NoEngine("This system has no voices of its own. Use espeak-ng.")
     folder = Path(model)
     if not folder.is_dir():
-        raise NoEngine(f"There is no voice engine `{model}` and no folder of that name.")
+        raise NoEngine(f"There is no voice engine '{model}' and no folder of that name.")
     if any(folder.glob("*.onnx.json")):
         return Piper(folder, device)
     if any(folder.glob("*.onnx")) and any(folder.glob("voices*.bin")):
@@ -462,5 +462,5 @@ def not_found(engine: VoiceEngine, asked: str) -> Refused:
     """The answer to a voice that there is not."""
     some = ", ".join(each.id for each in engine.voices()[:8])
     return Refused(
-        400, "voice_not_found", f"There is no voice `{asked}`. Use one of OpenAI's, such as alloy, or one of: {some}."
+        400, "voice_not_found", f"There is no voice '{asked}'. Use one of OpenAI's, such as alloy, or one of: {some}."
     )

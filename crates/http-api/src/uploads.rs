@@ -109,6 +109,8 @@ pub(crate) struct FormRules<'a> {
     pub(crate) file: &'a str,
     /// Fields that are read and not kept.
     pub(crate) ignored: &'a [&'a str],
+    /// Fields of which only the end is kept when they are too long.
+    pub(crate) ends: &'a [&'a str],
     /// Largest file, in bytes.
     pub(crate) max_file: u64,
 }
@@ -201,7 +203,7 @@ pub(crate) async fn receive(
         } else if name.is_empty() || part.file_name().is_some() || rules.ignored.contains(&name.as_str()) {
             reading.skip(part).await?;
         } else {
-            let value = reading.text(part, &name).await?;
+            let value = reading.text(part, &name, rules.ends.contains(&name.as_str())).await?;
             texts += name.len() + value.len();
             if texts > MAX_TEXTS {
                 return Err(invalid("The fields of the form are too long."));
@@ -278,7 +280,7 @@ impl Reading {
         Ok(Upload { path, size, name })
     }
 
-    async fn text(&mut self, mut part: Field<'_>, name: &str) -> Result<String, RunnerError> {
+    async fn text(&mut self, mut part: Field<'_>, name: &str, end_counts: bool) -> Result<String, RunnerError> {
         let wrong = |what: &str| {
             let name: String = name.chars().take(60).collect();
             RunnerError::invalid(format!("The field '{name}' {what}."))
@@ -287,12 +289,19 @@ impl Reading {
         };
         let mut value = Vec::new();
         while let Some(chunk) = self.next(&mut part).await? {
-            if value.len() + chunk.len() > MAX_TEXT {
+            self.count(chunk.len() as u64)?;
+            value.extend_from_slice(&chunk);
+            if value.len() <= MAX_TEXT {
+                continue;
+            }
+            if !end_counts {
                 return Err(wrong("is longer than 64 KB"));
             }
-            value.extend_from_slice(&chunk);
+            // From a whole character on.
+            let cut = value.len() - MAX_TEXT;
+            let inside = value[cut..].iter().take_while(|byte| **byte & 0xC0 == 0x80).count();
+            value.drain(..cut + inside);
         }
-        self.count(value.len() as u64)?;
         String::from_utf8(value).map_err(|_| wrong("is not UTF-8 text"))
     }
 

@@ -60,9 +60,13 @@ pub struct Form {
 }
 
 impl Form {
-    /// A text field. Names are taken with and without the brackets of lists.
+    /// A text field. Names are taken with and without the brackets of lists, which some clients number.
     pub fn field(&mut self, name: &str, value: String) {
-        let name = name.strip_suffix("[]").unwrap_or(name);
+        let of_list = name.strip_suffix(']').and_then(|open| {
+            let (name, number) = open.rsplit_once('[')?;
+            number.bytes().all(|digit| digit.is_ascii_digit()).then_some(name)
+        });
+        let name = of_list.unwrap_or(name);
         self.fields.push((name.to_owned(), value));
     }
 
@@ -104,6 +108,7 @@ impl Form {
             None => task,
             Some("transcribe") if task == Task::Transcribe => Task::Transcribe,
             Some("translate") => Task::Translate,
+            Some(other) if task == Task::Translate => return Err(bad_value("task", other, "translate on this route")),
             Some(other) => return Err(bad_value("task", other, "transcribe or translate")),
         };
         let format = match self.last("response_format").map(str::to_lowercase).as_deref() {

@@ -80,6 +80,18 @@ fn words_alone_leave_segments_out_and_count_in_verbose_json_only() {
 }
 
 #[test]
+fn brackets_may_be_numbered() {
+    let fields = [
+        ("timestamp_granularities[0]", "word"),
+        ("timestamp_granularities[1]", "segment"),
+        ("response_format", "verbose_json"),
+    ];
+    let wanted = ask(&fields).unwrap().wanted;
+    assert!(wanted.words && wanted.segments);
+    assert!(ask(&[("include[0]", "speakers")]).is_err());
+}
+
+#[test]
 fn languages() {
     let one = ask(&[("languages[]", "de")]).unwrap().listening;
     assert_eq!((one.language.as_deref(), one.languages.len()), (Some("de"), 0));

@@ -21,5 +21,7 @@ pub use hearing::{Hearing, engine_error};
 pub use language::language_name;
 pub use refusal::refusal;
 pub use sentences::sentences;
-pub use speech::{ModelVoices, SpeechForm, SpeechRequest, SpeechStream, audio_models, read_voices, usual_voices, voices};
+pub use speech::{
+    ModelVoices, SpeechForm, SpeechRequest, SpeechStream, audio_models, read_voices, usual_voices, voices,
+};
 pub use stream::{Events, Waiting};

@@ -127,7 +127,9 @@ fn format(name: Option<&str>) -> Result<AudioFormat, RunnerError> {
     let Some(name) = name else {
         return Ok(AudioFormat::default());
     };
-    let known = AudioFormat::ALL.into_iter().find(|format| format.as_str() == name);
+    let known = AudioFormat::ALL
+        .into_iter()
+        .find(|format| format.as_str().eq_ignore_ascii_case(name));
     known.ok_or_else(|| {
         let all: Vec<&str> = AudioFormat::ALL.into_iter().map(AudioFormat::as_str).collect();
         let message = format!("'{name}' is no audio format. Choose one of {}.", all.join(", "));

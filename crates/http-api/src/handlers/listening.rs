@@ -8,6 +8,7 @@ use dialects::audio::{self, Asked, Events, Form, Hearing};
 use dialects::{Rendered, Transcoder};
 use domain::audio::{Listening, Task};
 use domain::chat::Usage;
+use domain::whisper::is_any_speaker;
 use domain::{
     Capability, EngineKind, EngineMode, ErrorKind, KnownWhisper, LaunchOptions, ModelEntry, ModelState, RunnerError,
 };
@@ -36,6 +37,9 @@ const TRANSCRIBE: &str = "/transcribe";
 const FILE: &str = "file";
 /// Voices to tell speakers apart by, which nothing here does: whole recordings as text.
 const IGNORED: [&str; 2] = ["known_speaker_references", "known_speaker_references[]"];
+
+/// Only the end of it counts, and a longer one is no mistake.
+const ENDS: [&str; 1] = ["prompt"];
 
 /// A recording that is being worked on, until the last of those who hold it drops it.
 pub(super) struct Job {
@@ -94,6 +98,7 @@ async fn receive(
     let rules = FormRules {
         file: FILE,
         ignored: &IGNORED,
+        ends: &ENDS,
         max_file: cx.settings.max_recording(cx.flavour()),
     };
     let mut fields = Vec::new();
@@ -156,6 +161,11 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
                 "The speech-to-text model '{shown}' is not on this machine. Download it: `llama-runner pull {name}`."
             );
             return Err(error);
+        }
+        SpeechName::Unknown if is_any_speaker(shown) => {
+            return refused(format!(
+                "The model '{shown}' speaks, it does not listen. Name whisper-1, or leave the model out."
+            ));
         }
         SpeechName::Unknown => return Err(not_found(cx, shown)),
     };
@@ -240,7 +250,7 @@ fn not_started(cx: &Cx, entry: &ModelEntry, error: RunnerError) -> RunnerError {
 
 /// Did the engine end, rather than say what is wrong?
 fn broke_off(error: &RunnerError) -> bool {
-    error.kind == ErrorKind::EngineFailed && error.code.is_none()
+    error.kind == ErrorKind::EngineFailed && matches!(error.code.as_deref(), None | Some("engine_stopping"))
 }
 
 /// One engine's answer.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dialects::audio::{self, ModelVoices, SpeechForm, SpeechRequest, SpeechStream};
 use dialects::{Rendered, engine, peek};
-use domain::whisper::is_any_speaker;
-use domain::{Capability, EngineKind, EngineMode, ErrorKind, LaunchOptions, ModelEntry, RunnerError, VoicePack};
+use domain::whisper::{is_any_listener, is_any_speaker};
+use domain::{
+    Capability, EngineKind, EngineMode, ErrorKind, KnownWhisper, LaunchOptions, ModelEntry, RunnerError, VoicePack,
+};
 use engines::speech::SpeechState;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -97,6 +99,11 @@ fn speaker(cx: &Cx, name: Option<&str>) -> Result<Arc<ModelEntry>, RunnerError> 
 
 /// The 404 for a name; for an engine that is not installed, with how to get it.
 fn unknown(cx: &Cx, name: &str) -> RunnerError {
+    if is_any_listener(name) || KnownWhisper::named(name).is_some() {
+        let message = format!("The model '{name}' listens, it does not speak. Name tts-1, or leave the model out.");
+        let error = RunnerError::new(ErrorKind::NotCapable, message).param("model");
+        return error.code("model_not_supported");
+    }
     let mut error = not_found(cx, name);
     if let Some(engine) = VoicePack::named(name) {
         let engine = engine.key();

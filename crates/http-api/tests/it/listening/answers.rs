@@ -113,6 +113,28 @@ async fn fields_come_in_any_order_and_reach_the_engine() {
     case.stop().await;
 }
 
+/// Of a prompt the model heeds the end alone, so a longer one is no mistake (audio contract 1).
+#[tokio::test]
+async fn the_end_of_a_long_prompt_counts() {
+    let case = Case::new().await;
+    let prompt = "ß wort ".repeat(20_000) + "the end";
+    let reply = send(
+        case.to(),
+        TRANSCRIPTIONS,
+        form(&[
+            ("prompt", prompt.as_bytes()),
+            ("file", b"RIFF"),
+            ("model", b"tiny-whisper"),
+        ]),
+    )
+    .await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let heeded = case.jobs()[0]["prompt"].as_str().unwrap().to_owned();
+    assert!(heeded.ends_with("the end") && heeded.len() > 60_000 && heeded.len() <= 64 << 10);
+    assert!(prompt.ends_with(&heeded));
+    case.stop().await;
+}
+
 #[tokio::test]
 async fn a_form_in_any_pieces_arrives_whole() {
     let case = Case::new().await;

@@ -18,14 +18,14 @@ async fn refusals_before_the_engine() {
     let case = Case::new().await;
     let no_file = form(&[("model", b"tiny-whisper")]);
     let two = form(&[("file", b"a"), ("file", b"b"), ("model", b"tiny-whisper")]);
-    let long = form(&[("prompt", &vec![b'x'; 70_000]), ("file", b"RIFF")]);
+    let long = form(&[("hotwords", &vec![b'x'; 70_000]), ("file", b"RIFF")]);
     let binary = form(&[("prompt", b"\xff\xfe"), ("file", b"RIFF")]);
     let cut = recording(b"RIFF", &[MODEL])[..120].to_vec();
     for (body, expected) in [
         (no_file, (400, "missing_required_parameter", "file")),
         (recording(b"", &[MODEL]), (400, "empty_file", "file")),
         (two, (400, "invalid_multipart", "file")),
-        (long, (400, "invalid_value", "prompt")),
+        (long, (400, "invalid_value", "hotwords")),
         (binary, (400, "invalid_value", "prompt")),
         (cut, (400, "invalid_multipart", "")),
         (b"nothing of a form".to_vec(), (400, "invalid_multipart", "")),

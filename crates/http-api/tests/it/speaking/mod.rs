@@ -317,11 +317,19 @@ async fn a_list_of_voices_installs_nothing() {
     })
     .await;
     let list = get(server.management, "/v1/audio/voices").await.json();
-    let names: Vec<&str> = list["voices"].as_array().unwrap().iter().filter_map(|voice| voice["id"].as_str()).collect();
+    let names: Vec<&str> = list["voices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|voice| voice["id"].as_str())
+        .collect();
     assert_eq!(names.len(), 13, "{names:?}");
     assert!(names.contains(&"alloy") && names.contains(&"cedar"));
     assert!(server.router.instances().is_empty());
-    assert_eq!(get(server.management, "/v1/audio/voices?model=espeak-ng").await.status, 503);
+    assert_eq!(
+        get(server.management, "/v1/audio/voices?model=espeak-ng").await.status,
+        503
+    );
     server.stop().await;
 }
 
