@@ -189,7 +189,7 @@ pub(crate) async fn answer(
                 form: OnceLock::new(),
             };
             let exchange = Arc::new(Exchange { cx, parts });
-            let (result, begun) = waiting::answer(handle(Arc::clone(&exchange), body), &exchange).await;
+            let (result, begun) = waiting::answer(handle(&exchange, body), &exchange).await;
             let cx = &exchange.cx;
             let mut response = result.unwrap_or_else(|error| {
                 settle.reason = Some(error.message.clone());
@@ -240,8 +240,8 @@ pub(crate) async fn answer(
 }
 
 /// The handler at work, owning all it needs.
-fn handle(exchange: Arc<Exchange>, body: Incoming) -> Handler {
-    let working = Arc::clone(&exchange);
+fn handle(exchange: &Arc<Exchange>, body: Incoming) -> Handler {
+    let working = Arc::clone(exchange);
     let handling = async move { handlers::run(&working.cx, &working.parts, body).await };
     let handling = AssertUnwindSafe(handling).catch_unwind().map(|handled| {
         handled.unwrap_or_else(|_| {
@@ -251,7 +251,7 @@ fn handle(exchange: Arc<Exchange>, body: Incoming) -> Handler {
             ))
         })
     });
-    resumable::detach(Box::pin(handling), &exchange)
+    resumable::detach(Box::pin(handling), exchange)
 }
 
 struct Admitted {

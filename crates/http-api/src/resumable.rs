@@ -34,7 +34,7 @@ const MOST_BYTES: u64 = 4 << 20;
 /// Streams kept at once.
 const MOST_STREAMS: usize = 32;
 /// How long a stream that ended can be read.
-const KEPT: Duration = Duration::from_secs(300);
+const KEPT: Duration = Duration::from_mins(5);
 
 /// The streams that can be read again, by name.
 #[derive(Default)]
