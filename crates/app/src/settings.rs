@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::{Config, CustomEngine, ModelConfig};
 use domain::{KeepAlive, ModelKey};
 use downloads::{DownloadSettings, Tuning};
-use engines::speech::SpeechSettings;
+use engines::speech::{PYTHON_VARIABLE, SpeechSettings};
 use engines::{CustomSettings, EngineSettings};
 use models::{EntrySettings, RegistrySettings};
 use router::RouterSettings;
@@ -140,6 +140,9 @@ pub(crate) fn engines(config: &Config, places: &Places) -> EngineSettings {
         data_dir: places.data.clone(),
         speech: SpeechSettings {
             python: speech.python.as_deref().map(|path| places.expand(path)),
+            python_by_variable: std::env::var_os(PYTHON_VARIABLE)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from),
             device: speech.device.clone(),
             compute_type: speech.compute_type.clone(),
             auto_install: speech.auto_install,

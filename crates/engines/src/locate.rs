@@ -128,7 +128,7 @@ impl Engines {
             EngineKind::LlamaServer => self.llama_server().await.map(Program::LlamaServer),
             EngineKind::FasterWhisper | EngineKind::Speech => {
                 let settings = self.settings();
-                let named = Named::here(&settings.speech);
+                let named = Named::of(&settings.speech);
                 let speech = &self.inner.speech;
                 let program = speech.program(entry, &settings.speech, &settings.cache_dir, named, progress);
                 program.await.map(Program::Speech)
@@ -140,7 +140,7 @@ impl Engines {
     /// How the speech engine stands. `thorough`: also what would keep it from being installed, which starts a Python.
     pub async fn speech_info(&self, thorough: bool) -> SpeechInfo {
         let settings = self.settings();
-        let named = Named::here(&settings.speech);
+        let named = Named::of(&settings.speech);
         let speech = &self.inner.speech;
         speech
             .info(&settings.speech, &settings.cache_dir, named, thorough)

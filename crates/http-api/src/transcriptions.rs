@@ -81,7 +81,7 @@ impl Transcriptions {
                     ErrorKind::Overloaded {
                         retry_after: RETRY_AFTER,
                     },
-                    format!("{waiting} recordings wait for this model already. Try again later."),
+                    format!("The queue of this model is full: waiting recordings {waiting}. Try again later."),
                 ));
             }
             if list.iter().filter(|other| is_over(other)).count() >= FINISHED

@@ -112,6 +112,10 @@ impl Transcoder for Events {
 pub struct Waiting;
 
 impl StreamForm for Waiting {
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
+    }
+
     fn fail(&self, error: &RunnerError, out: &mut Vec<u8>) {
         sse::write_data(
             &to_vec(&json!({"error": error_value(&super::error::named(error))})),

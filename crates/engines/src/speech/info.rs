@@ -1,7 +1,6 @@
 //! The speech engine of this machine: one interpreter for everybody who asks, made at most once at a time.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +16,7 @@ use super::{SpeechProgram, SpeechSettings, program_files, python};
 use crate::EngineError;
 
 /// Names an interpreter for this user, where the settings name none.
-const ENVIRONMENT: &str = "LLAMARUNNER_SPEECH_PYTHON";
+pub const PYTHON_VARIABLE: &str = "LLAMARUNNER_SPEECH_PYTHON";
 
 /// How long lists show a fault of a named interpreter before it is asked again.
 const FAULT_AGE: Duration = Duration::from_secs(10);
@@ -82,20 +81,15 @@ pub(crate) struct Named {
 
 impl Named {
     /// The setting first, then the environment.
-    pub(crate) fn here(settings: &SpeechSettings) -> Option<Self> {
-        Self::from(settings, std::env::var_os(ENVIRONMENT))
-    }
-
-    fn from(settings: &SpeechSettings, variable: Option<OsString>) -> Option<Self> {
+    pub(crate) fn of(settings: &SpeechSettings) -> Option<Self> {
         let by_setting = settings.python.as_deref().map(|python| Self {
             python: interpreter(python),
             by: "engines.faster_whisper.python",
         });
         by_setting.or_else(|| {
-            let python = variable.filter(|value| !value.is_empty())?;
             Some(Self {
-                python: interpreter(Path::new(&python)),
-                by: ENVIRONMENT,
+                python: interpreter(settings.python_by_variable.as_deref()?),
+                by: PYTHON_VARIABLE,
             })
         })
     }

@@ -78,9 +78,12 @@ async fn who_comes_while_it_is_being_cancelled_gets_a_new_one() {
 async fn a_named_python_is_asked_and_nothing_is_installed() {
     let bench = Bench::new();
     let engine = Arc::new(SpeechEngine::default());
-    let settings = SpeechSettings::default();
+    let settings = SpeechSettings {
+        python_by_variable: Some(bench.file("python3")),
+        ..SpeechSettings::default()
+    };
     let cache = bench.cache();
-    let named = Named::from(&settings, Some(bench.file("python3").into())).unwrap();
+    let named = Named::of(&settings).unwrap();
     assert_eq!(named.by, "LLAMARUNNER_SPEECH_PYTHON");
     let info = engine.info(&settings, &cache, Some(named.clone()), true).await;
     assert_eq!(
@@ -103,7 +106,7 @@ async fn a_named_python_is_asked_and_nothing_is_installed() {
         python: Some(bench.file("other")),
         ..settings.clone()
     };
-    let named = Named::from(&by_setting, Some(bench.file("python3").into())).unwrap();
+    let named = Named::of(&by_setting).unwrap();
     let info = engine.info(&by_setting, &cache, Some(named.clone()), false).await;
     assert_eq!(info.state, SpeechState::Broken);
     assert!(info.error.unwrap().contains("engines.faster_whisper.python"));

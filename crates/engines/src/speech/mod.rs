@@ -14,7 +14,7 @@ mod start;
 use std::path::PathBuf;
 
 pub use environment::{EnvironmentRecipe, Installed};
-pub use info::{SpeechInfo, SpeechState};
+pub use info::{PYTHON_VARIABLE, SpeechInfo, SpeechState};
 pub use install::{InstallProgress, InstallStep};
 pub use python::{NEWEST_PYTHON, OLDEST_PYTHON, Tools};
 
@@ -28,6 +28,8 @@ pub(crate) use start::{SpeechWatch, log_line};
 pub struct SpeechSettings {
     /// `python`: an interpreter that has faster-whisper. Nothing is installed then.
     pub python: Option<PathBuf>,
+    /// [`PYTHON_VARIABLE`]: the same, where the settings name none.
+    pub python_by_variable: Option<PathBuf>,
     /// `device`: `auto`, `cpu` or `cuda`.
     pub device: String,
     /// `compute_type`: `auto`, `int8`, `float16`, …
@@ -44,6 +46,7 @@ impl Default for SpeechSettings {
     fn default() -> Self {
         Self {
             python: None,
+            python_by_variable: None,
             device: "auto".into(),
             compute_type: "auto".into(),
             auto_install: true,

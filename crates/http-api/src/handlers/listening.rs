@@ -8,7 +8,7 @@ use dialects::audio::{self, Asked, Events, Form, Hearing};
 use dialects::{Rendered, Transcoder};
 use domain::audio::{Listening, Task};
 use domain::chat::Usage;
-use domain::whisper::is_any_speaker;
+use domain::whisper::{is_any_listener, is_any_speaker};
 use domain::{
     Capability, EngineKind, EngineMode, ErrorKind, KnownWhisper, LaunchOptions, ModelEntry, ModelState, RunnerError,
 };
@@ -55,6 +55,8 @@ struct Order<'a> {
     path: &'a str,
     #[serde(flatten)]
     listening: &'a Listening,
+    /// Translate even if the model answers in the language it hears.
+    force: bool,
 }
 
 /// Both operations.
@@ -167,7 +169,17 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
                 "The model '{shown}' speaks, it does not listen. Name whisper-1, or leave the model out."
             ));
         }
-        SpeechName::Unknown => return Err(not_found(cx, shown)),
+        SpeechName::Unknown => {
+            let mut error = not_found(cx, shown);
+            if let Some(set) = &cx.settings.audio.default_model
+                && is_any_listener(shown)
+            {
+                error.message = format!(
+                    "The model '{set}', which audio.default_model of the configuration names for '{shown}', was not found."
+                );
+            }
+            return Err(error);
+        }
     };
     if task == Task::Translate && !entry.can(Capability::Translation) && !asked.force {
         let able = catalog.best_listener(Task::Translate);
@@ -201,6 +213,7 @@ async fn hear(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, asked: Asked, job
     let order = Order {
         path: path.ok_or_else(|| RunnerError::internal("The folder of the uploads has a name that is no text."))?,
         listening: &asked.listening,
+        force: asked.force,
     };
     let order = serde_json::to_vec(&order).map_err(|_| RunnerError::internal("The request could not be written."))?;
     let order = Bytes::from(order);

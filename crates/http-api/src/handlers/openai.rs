@@ -1,5 +1,6 @@
 //! OpenAI routes: the engine speaks the same dialect, so bytes are passed on as they come.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,11 +14,14 @@ use dialects::openai::{
 };
 use dialects::peek::{self, Key, Peeked};
 use dialects::{Rendered, engine};
+use domain::audio::Task;
 use domain::chat::CompletionRequest;
+use domain::whisper::{is_any_listener, is_any_speaker};
 use domain::{Capability, EngineMode, LaunchOptions, ModelEntry, RunnerError};
 use http::Response;
 use http::request::Parts;
 use hyper::body::Incoming;
+use models::SpeechName;
 use router::{Lease, UpstreamBody};
 
 use super::lease::{EngineCalls, Target, Wish, described, is_jit, lease, not_found, readable_body, require, target};
@@ -52,11 +56,29 @@ pub(super) fn list_models(cx: &Cx, parts: &Parts) -> Response<Body> {
 
 /// `GET /v1/models/{id}`.
 pub(super) fn one_model(cx: &Cx) -> Answer {
-    let entry = described(cx, &cx.id).ok_or_else(|| not_found(cx, &cx.id))?;
+    let entry = described(cx, &cx.id)
+        .or_else(|| usual_speech_model(cx))
+        .ok_or_else(|| not_found(cx, &cx.id))?;
     Ok(json(
         cx.route.dialect,
         openai::model_one(&view(cx.state(), &entry), &cx.id, options(cx, false)),
     ))
+}
+
+/// The model behind one of OpenAI's names for speech (`whisper-1`, `tts-1`): some clients look before they ask.
+fn usual_speech_model(cx: &Cx) -> Option<Arc<ModelEntry>> {
+    let (name, catalog) = (cx.id.as_str(), cx.state().registry.catalog());
+    let found = if is_any_listener(name) {
+        catalog.listener(Some(name), Task::Transcribe)
+    } else if is_any_speaker(name) {
+        catalog.speaker(Some(name))
+    } else {
+        return None;
+    };
+    match found {
+        SpeechName::Found(entry) => Some(entry),
+        SpeechName::Known(_) | SpeechName::NotSpeech(_) | SpeechName::Unknown => None,
+    }
 }
 
 /// How lists look on this listener.

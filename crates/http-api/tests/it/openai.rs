@@ -154,6 +154,10 @@ async fn model_lists_and_names() {
             }
         }
     }
+    // A name of OpenAI's that answers requests is shown too, as what stands behind it.
+    let heard = get(server.ollama, "/v1/models/whisper-1").await;
+    assert_eq!(heard.status, 200);
+    assert_eq!(heard.json()["capabilities"], json!(["transcription", "translation"]));
     let missing = get(server.ollama, "/v1/models/no/such:model").await;
     assert_eq!(
         (missing.status.as_u16(), &missing.json()["error"]["code"]),

@@ -99,6 +99,7 @@ async fn fields_come_in_any_order_and_reach_the_engine() {
         ("known_speaker_references[]", &vec![b'x'; 200_000]),
         ("prompt", b"Names: Ada."),
         ("model", b"tiny-whisper"),
+        ("force", b"true"),
         ("unknown", b"x"),
     ]);
     let reply = send(case.to(), TRANSCRIPTIONS, body).await;
@@ -108,6 +109,7 @@ async fn fields_come_in_any_order_and_reach_the_engine() {
         (&job["prompt"], &job["language"]),
         (&json!("Names: Ada."), &json!("de"))
     );
+    assert_eq!(job["force"], true);
     let path = Path::new(job["path"].as_str().unwrap());
     assert!(path.starts_with(case.server.home.data().join("uploads")));
     case.stop().await;
