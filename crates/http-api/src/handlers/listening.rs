@@ -16,7 +16,7 @@ use downloads::{DownloadError, Source};
 use http::Method;
 use http::request::Parts;
 use hyper::body::Incoming;
-use models::SpeechName;
+use models::{KnownSpeech, SpeechName};
 use router::UpstreamBody;
 use serde::Serialize;
 
@@ -135,7 +135,7 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
     if cx.settings.audio.auto_download
         && let SpeechName::Known(known) = &meant
     {
-        fetch(state, &known.repository).await?;
+        fetch(state, known).await?;
         meant = state.registry.catalog().listener(name, task);
     }
     let catalog = state.registry.catalog();
@@ -155,12 +155,9 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
         }
         SpeechName::Known(known) => {
             let mut error = RunnerError::model_not_found(shown).code("model_not_found");
-            let name = match KnownWhisper::named(&known.repository) {
-                Some(_) => known.key,
-                None => format!("hf.co/{}", known.repository),
-            };
             error.message = format!(
-                "The speech-to-text model '{shown}' is not on this machine. Download it: `llama-runner pull {name}`."
+                "The speech-to-text model '{shown}' is not on this machine. Download it: `llama-runner pull {}`.",
+                name_to_pull(&known)
             );
             return Err(error);
         }
@@ -189,8 +186,17 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
     Ok(entry)
 }
 
+/// What `llama-runner pull` calls it.
+fn name_to_pull(known: &KnownSpeech) -> String {
+    match KnownWhisper::named(&known.repository) {
+        Some(_) => known.key.clone(),
+        None => format!("hf.co/{}", known.repository),
+    }
+}
+
 /// Downloads a model, or waits for the download under way.
-async fn fetch(state: &ApiState, repository: &str) -> Result<(), RunnerError> {
+async fn fetch(state: &ApiState, known: &KnownSpeech) -> Result<(), RunnerError> {
+    let repository = known.repository.as_str();
     tracing::info!(repository, "fetching the speech-to-text model that a request names");
     let source = Source::Whisper {
         repo: repository.to_owned(),
@@ -202,6 +208,16 @@ async fn fetch(state: &ApiState, repository: &str) -> Result<(), RunnerError> {
     match fetched {
         Ok(_) => Ok(()),
         Err(DownloadError::NotFound(_)) => Err(RunnerError::model_not_found(repository).code("model_not_found")),
+        // For the client the model is just not there: asking again at once would not help.
+        Err(error @ (DownloadError::Network(_) | DownloadError::Origin(_) | DownloadError::Unauthorized(_))) => {
+            let mut absent = RunnerError::model_not_found(repository).code("model_not_found");
+            absent.message = format!(
+                "The speech-to-text model '{repository}' is not on this machine and could not be downloaded: {error} Try \
+                 again later, or `llama-runner pull {}`.",
+                name_to_pull(known)
+            );
+            Err(absent)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -247,4 +247,25 @@ async fn a_known_model_is_fetched_when_the_settings_want_it() {
         reply.text()
     );
     server.stop().await;
+
+    // Nobody listens there: as good as no network.
+    let server = Server::start(Setup {
+        origin: Some("http://127.0.0.1:1".into()),
+        ..setup(true)
+    })
+    .await;
+    let reply = send(
+        server.management,
+        TRANSCRIPTIONS,
+        recording(b"RIFF", &[("model", "base")]),
+    )
+    .await;
+    let (status, code, _) = error_of(&reply);
+    assert_eq!((status, code.as_str()), (404, "model_not_found"), "{}", reply.text());
+    assert!(
+        reply.text().contains("llama-runner pull whisper-base"),
+        "{}",
+        reply.text()
+    );
+    server.stop().await;
 }
