@@ -189,7 +189,9 @@ pub(crate) struct Transcribe {
     /// What to write [default: by the ending of --output, else text].
     #[arg(short, long, value_enum)]
     pub(crate) format: Option<Transcript>,
-    /// Print pieces of the text as soon as they are heard.
+    /// Print pieces as soon as they are heard: text, subtitles, or with `--format json` (or `--json`) one line of JSON
+    /// for each segment. Not with verbose_json, which is known at the end only. What goes to --output is written at the
+    /// end.
     #[arg(long)]
     pub(crate) stream: bool,
     /// Text before the recording: names, spelling, style.
@@ -198,7 +200,7 @@ pub(crate) struct Transcribe {
     /// Times of single words too (verbose_json).
     #[arg(long)]
     pub(crate) words: bool,
-    /// File to write; with several recordings, a folder.
+    /// File to write; with several recordings, a folder. Folders that are missing are made.
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]

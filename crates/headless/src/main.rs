@@ -11,6 +11,7 @@ mod engine;
 mod failure;
 mod inventory;
 mod lifecycle;
+mod live;
 mod logs;
 mod output;
 mod pull;

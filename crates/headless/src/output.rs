@@ -1,8 +1,11 @@
 //! Text for people, or one JSON document.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
+
+use crate::failure::Failure;
 
 /// Where results go.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +45,14 @@ impl Output {
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         self.bytes(table(head, rows).as_bytes())
     }
+}
+
+/// Makes a folder that results are to be written into, with those it lies in. There already: all is well.
+pub(crate) fn folder(path: &Path) -> Result<(), Failure> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::arguments::{Files, Transcribe, Transcript};
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::live::Live;
+use crate::output::{Output, folder};
 use crate::recording::Recording;
 use crate::{server, waiting};
 
@@ -23,6 +24,7 @@ const LISTENING_ON: &str = "{spinner} {wide_bar} {percent:>3}%  {msg}, {eta} lef
 /// `transcribe FILE…`.
 pub(crate) async fn transcribe(options: &Transcribe, files: &Files, output: Output) -> Result<ExitCode, Failure> {
     let job = Job::of(options, output)?;
+    job.make_folder()?;
     server::occasion(&options.target, files, |server| async move { job.all(&server).await }).await
 }
 
@@ -45,8 +47,15 @@ impl<'a> Job<'a> {
             return Err(Failure::usage("standard input can be read once only"));
         }
         let format = format(options, output)?;
-        if options.stream && (format != Transcript::Text || output.json) {
-            return Err(Failure::usage("--stream prints text; leave out --format and --json"));
+        if options.stream && format == Transcript::VerboseJson {
+            return Err(Failure::usage(
+                "all that is known is known at the end only: leave out --stream, or take --format json",
+            ));
+        }
+        if options.stream && output.json && format != Transcript::Json {
+            return Err(Failure::usage(
+                "--json with --stream prints lines of JSON; leave out --format or --json",
+            ));
         }
         if options.words && format != Transcript::VerboseJson {
             return Err(Failure::usage("--words needs --format verbose_json"));
@@ -59,13 +68,29 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// Before anything is heard: a text that cannot be written is hours lost.
+    fn make_folder(&self) -> Result<(), Failure> {
+        match &self.options.output {
+            Some(out) if is_folder(self.options, out) => folder(out),
+            Some(out) => folder(out.parent().unwrap_or(Path::new(""))),
+            None => Ok(()),
+        }
+    }
+
+    /// Segments are printed as they come.
+    fn is_live(&self) -> bool {
+        self.options.stream && self.options.output.is_none()
+    }
+
     /// One after the other; one that fails does not keep the others from being heard.
     async fn all(&self, server: &Client) -> Result<ExitCode, Failure> {
         let several = self.recordings.len() > 1;
         let mut documents = Vec::new();
         let mut code = ExitCode::SUCCESS;
         for recording in &self.recordings {
-            if several && !self.output.json && self.options.output.is_none() {
+            // Lines of JSON name the recording themselves.
+            let untitled = self.output.json || self.is_live() && self.format == Transcript::Json;
+            if several && !untitled && self.options.output.is_none() {
                 self.output.line(&format!("==> {} <==", recording.name()))?;
             }
             match self.one(server, recording).await {
@@ -74,7 +99,7 @@ impl<'a> Job<'a> {
                 Err(failure) => return Err(failure),
             }
         }
-        if self.output.json {
+        if self.output.json && !self.is_live() {
             self.output.document(&json!({ "transcriptions": documents }))?;
         }
         Ok(code)
@@ -88,7 +113,7 @@ impl<'a> Job<'a> {
         if let Some(target) = self.target(recording) {
             std::fs::write(&target, self.written(&document))
                 .map_err(|error| Failure::new(format!("{}: {error}", target.display())))?;
-        } else if !self.output.json && !self.options.stream {
+        } else if !self.output.json && !self.is_live() {
             self.output.bytes(self.written(&document).as_bytes())?;
         }
         if let Some(fields) = document.as_object_mut() {
@@ -100,7 +125,7 @@ impl<'a> Job<'a> {
     /// Where the text of a recording goes; `None`: to standard output.
     fn target(&self, recording: &Recording) -> Option<PathBuf> {
         let out = self.options.output.as_ref()?;
-        if self.recordings.len() == 1 && !out.is_dir() {
+        if !is_folder(self.options, out) {
             return Some(out.clone());
         }
         let stem = match recording {
@@ -156,43 +181,42 @@ impl<'a> Job<'a> {
         bar.reset();
         bar.set_message("");
         if streamed {
-            self.follow(answer, bar).await
+            let live = self.is_live().then(|| Live::new(self.format, recording.name()));
+            self.follow(answer, bar, live).await
         } else {
             Ok(answer.json().await?)
         }
     }
 
     /// Reads events until the text is whole.
-    async fn follow(&self, mut answer: Answer, bar: &ProgressBar) -> Result<Value, Failure> {
-        let live = self.options.stream && self.options.output.is_none();
-        let mut begun = false;
+    async fn follow(&self, mut answer: Answer, bar: &ProgressBar, mut live: Option<Live>) -> Result<Value, Failure> {
+        if let Some(live) = &live {
+            self.output.bytes(live.head().as_bytes())?;
+        }
         while let Some(data) = answer.event().await? {
             let mut event: Value = serde_json::from_str(&data).unwrap_or_default();
             let error = &event["error"];
             if let Some(message) = error["message"].as_str().or_else(|| error.as_str()) {
-                if begun {
-                    self.output.line("")?;
+                if let Some(live) = &live {
+                    self.output.bytes(live.tail(false).as_bytes())?;
                 }
                 return Err(Failure::new(message));
             }
             match event["type"].as_str() {
                 Some("transcript.text.delta") => {
-                    if live && std::io::stdout().is_terminal() {
+                    if live.is_some() && std::io::stdout().is_terminal() {
                         // Words and bar would share the terminal's line.
                         bar.finish_and_clear();
                     } else {
                         show(bar, &event);
                     }
-                    let delta = event["delta"].as_str().unwrap_or_default();
-                    if live {
-                        let delta = if begun { delta } else { delta.trim_start() };
-                        self.output.bytes(delta.as_bytes())?;
-                        begun = true;
+                    if let Some(live) = &mut live {
+                        self.output.bytes(live.segment(&event).as_bytes())?;
                     }
                 }
                 Some("transcript.text.done") => {
-                    if live {
-                        self.output.line("")?;
+                    if let Some(live) = &live {
+                        self.output.bytes(live.tail(true).as_bytes())?;
                     }
                     if let Some(fields) = event.as_object_mut() {
                         fields.shift_remove("type");
@@ -225,6 +249,12 @@ fn clock(seconds: f64) -> String {
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
+/// Whether texts go into `out` under names of their own.
+fn is_folder(options: &Transcribe, out: &Path) -> bool {
+    let text = out.as_os_str().to_string_lossy();
+    options.files.len() > 1 || out.is_dir() || text.ends_with(std::path::is_separator)
+}
+
 /// As asked, else by the ending of the file to write, else what suits the output.
 fn format(options: &Transcribe, output: Output) -> Result<Transcript, Failure> {
     if let Some(format) = options.format {
@@ -236,7 +266,7 @@ fn format(options: &Transcribe, output: Output) -> Result<Transcript, Failure> {
     let ending = options
         .output
         .as_deref()
-        .filter(|out| !out.is_dir())
+        .filter(|out| !is_folder(options, out))
         .and_then(Path::extension);
     match ending.map(|ending| ending.to_string_lossy().to_lowercase()).as_deref() {
         Some("srt") => Ok(Transcript::Srt),
@@ -301,6 +331,8 @@ mod tests {
             ("-o x.srt --format text", false, Transcript::Text),
             ("--words", false, Transcript::VerboseJson),
             ("-f verbose_json", false, Transcript::VerboseJson),
+            ("b.mp3 -o folder.d", false, Transcript::Text),
+            ("-o folder.d/", false, Transcript::Text),
         ] {
             assert_eq!(of(line, json).unwrap(), wanted, "{line}");
         }
@@ -314,10 +346,20 @@ mod tests {
             let options = options(&format!("llama-runner transcribe {} {line}", name.display()));
             Job::of(&options, Output::new(json)).map(|_| ())
         };
-        assert!(of("", false).is_ok() && of("--stream", false).is_ok() && of("-", false).is_ok());
+        assert!(of("", false).is_ok() && of("-", false).is_ok());
         for (line, json) in [
-            ("--stream -f srt", false),
-            ("--stream", true),
+            ("", false),
+            ("-f srt", false),
+            ("-f vtt", false),
+            ("-f json", false),
+            ("", true),
+        ] {
+            assert!(of(&format!("--stream {line}"), json).is_ok(), "{line}");
+        }
+        for (line, json) in [
+            ("--stream -f verbose_json", false),
+            ("--stream --words", false),
+            ("--stream -f srt", true),
             ("--words -f srt", false),
             ("- -", false),
         ] {

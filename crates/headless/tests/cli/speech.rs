@@ -137,6 +137,96 @@ fn pieces_are_printed_while_the_rest_is_still_heard() {
 }
 
 #[test]
+fn subtitles_are_printed_while_the_rest_is_still_heard() {
+    let home = Home::new();
+    let server = home.serve(&["--models-dir", &models_dir()]);
+    let script = |gate: &PathBuf| {
+        json!({ "steps": [
+            { "event": "info", "duration": 3700.0, "language": "en", "language_probability": 1.0 },
+            { "event": "segment", "id": 0, "start": 0.5, "end": 1.9996, "text": " First --> piece." }, { "gate": gate },
+            { "event": "segment", "id": 1, "start": 2, "end": 3661.25, "text": " Second piece." },
+            { "event": "done", "processing_s": 0.1 },
+        ] })
+    };
+    for (format, first) in [
+        ("srt", "1\n00:00:00,500 --> 00:00:02,000\nFirst -> piece.\n\n"),
+        ("vtt", "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nFirst -> piece.\n\n"),
+        (
+            "json",
+            "{\"file\":\"FILE\",\"id\":0,\"start\":0.5,\"end\":2.0,\"text\":\"First --> piece.\"}\n",
+        ),
+    ] {
+        let gate = path(&home, &format!("go-{format}"));
+        let file = recording(&home, &format!("{format}.wav"), &script(&gate));
+        let first = first.replace("FILE", &file);
+        let asked = ["transcribe", &file, "-m", MODEL, "--format", format];
+        let mut child = home
+            .command(&[&asked[..], &["--stream"]].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let mut begin = vec![0; first.len()];
+        out.read_exact(&mut begin).unwrap();
+        assert_eq!(String::from_utf8(begin).unwrap(), first);
+        assert!(child.try_wait().unwrap().is_none(), "the gate is still closed");
+        std::fs::write(&gate, "").unwrap();
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        assert_eq!(wait(&mut child), Some(0));
+        if format == "json" {
+            let second: Value = serde_json::from_str(&rest).unwrap();
+            assert_eq!(
+                (&second["id"], &second["end"], &second["text"]),
+                (&json!(1), &json!(3661.25), &json!("Second piece."))
+            );
+        } else {
+            // The pieces are the document that comes without --stream.
+            assert_eq!(first + &rest, stdout(&server.verb(&asked)));
+        }
+    }
+    let file = sound(&home, "talk.wav");
+    // Lines of JSON name their recording; no heads between them.
+    let lines = stdout(&server.verb(&["transcribe", &file, &file, "-m", MODEL, "--stream", "--json"]));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        (lines.len(), &lines[3]["file"], &lines[3]["id"]),
+        (4, &json!(file), &json!(1))
+    );
+    let refused = server.verb(&["transcribe", &file, "-m", MODEL, "--stream", "-f", "verbose_json"]);
+    assert_eq!((refused.status.code(), stdout(&refused)), (Some(2), String::new()));
+    assert!(stderr(&refused).contains("--format json"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_missing_folder_is_made_before_anything_is_heard() {
+    let home = Home::new();
+    let server = home.serve(&["--models-dir", &models_dir()]);
+    let (one, two) = (sound(&home, "one.wav"), sound(&home, "two.wav"));
+    let folder = path(&home, "new/texts.d");
+    let name = folder.display().to_string();
+    let both = server.verb(&["transcribe", &one, &two, "-m", MODEL, "-o", &name, "-f", "vtt"]);
+    assert_eq!(both.status.code(), Some(0), "{}", stderr(&both));
+    for name in ["one.vtt", "two.vtt"] {
+        assert!(
+            std::fs::read_to_string(folder.join(name))
+                .unwrap()
+                .starts_with("WEBVTT\n")
+        );
+    }
+    let single = path(&home, "other/x.srt");
+    let output = server.verb(&["transcribe", &one, "-m", MODEL, "-o", &single.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(single.is_file());
+    // Where no folder can be made, nothing is heard: the recording would have failed with other words.
+    let bad = recording(&home, "bad.wav", &refused("This is no sound file."));
+    let output = server.verb(&["transcribe", &bad, &two, "-m", MODEL, "-o", &one]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("one.wav") && !said.contains("no sound file"), "{said}");
+}
+
+#[test]
 fn a_recording_comes_through_a_pipe() {
     let home = Home::new();
     let _server = home.serve(&["--models-dir", &models_dir()]);
