@@ -225,7 +225,7 @@ pub(crate) enum Transcript {
 
 #[derive(Debug, Args)]
 pub(crate) struct Speak {
-    /// What to say; `-` or nothing: standard input.
+    /// What to say; `-` or nothing: standard input. Long texts are asked for in parts and written as one file (not FLAC).
     #[arg(value_name = "TEXT")]
     pub(crate) text: Vec<String>,
     /// File to write [default: standard output when that is piped, else the loudspeaker].

@@ -14,6 +14,7 @@ mod lifecycle;
 mod live;
 mod logs;
 mod output;
+mod passages;
 mod pull;
 mod recording;
 mod run;
@@ -24,6 +25,7 @@ mod stored;
 mod transcribe;
 mod voices;
 mod waiting;
+mod wav;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,18 +1,25 @@
 //! `speak`: a text as sound, into a file, a pipe or the loudspeaker.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
+use bytes::Bytes;
 use http::Method;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::arguments::{Files, Sound, Speak};
 use crate::client::{Answer, Client, segment};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, folder};
+use crate::passages::passages;
+use crate::wav::{self, end_of_wav};
 use crate::{server, waiting};
+
+/// For a text of several parts.
+const PARTS: &str = "{spinner} {wide_bar} {msg}";
 
 /// Programs that play a WAV file, with what makes them quiet. The first that is found and works is used.
 const PLAYERS: &[(&str, &[&str])] = &[
@@ -69,10 +76,16 @@ impl<'a> Job<'a> {
             }
         };
         let sound = sound(options, &goal)?;
+        let text = text(options)?;
+        if sound == Sound::Flac && passages(&text).len() > 1 {
+            return Err(Failure::usage(
+                "so long a text is spoken in parts, and parts of FLAC cannot be put together; take wav, mp3, opus, aac or pcm",
+            ));
+        }
         Ok(Self {
             options,
             output,
-            text: text(options)?,
+            text,
             goal,
             sound,
         })
@@ -81,30 +94,38 @@ impl<'a> Job<'a> {
     async fn perform(&self, server: &Client) -> Result<ExitCode, Failure> {
         let bar = waiting::bar(self.output.json);
         waiting::shape(&bar, waiting::SPINNER);
-        let mut body = json!({ "input": self.text, "voice": self.options.voice, "response_format": wire(self.sound) });
-        if let Some(model) = &self.options.model {
-            body["model"] = json!(model);
-        }
-        if let Some(speed) = self.options.speed {
-            body["speed"] = json!(speed);
-        }
-        let asked = server.send(Method::POST, "/v1/audio/speech", Some(&body));
-        let answer = match waiting::meanwhile(&bar, server, asked).await {
-            Ok(answer) => answer.success().await,
-            Err(error) => Err(error),
+        let parts = passages(&self.text);
+        let Some((first, others)) = parts.split_first() else {
+            return Err(Failure::usage("the text is empty"));
         };
-        bar.finish_and_clear();
-        let answer = answer?;
+        if let Goal::File(path) = &self.goal {
+            folder(path.parent().unwrap_or(Path::new("")))?;
+        }
+        // Before a file is touched.
+        let answer = self.ask(server, &bar, first).await?;
+        if others.is_empty() {
+            bar.finish_and_clear();
+        } else {
+            waiting::shape(&bar, PARTS);
+            bar.set_length(parts.len() as u64);
+        }
+        let mut sound = Speech {
+            job: self,
+            server,
+            bar,
+            answer,
+            others,
+        };
         match &self.goal {
             Goal::Stdout => {
-                self.pour(answer, &mut std::io::stdout()).await?;
+                sound.pour(&mut std::io::stdout()).await?;
             }
             Goal::Loudspeaker => {
                 let mut file = tempfile::Builder::new()
                     .prefix("llama-runner-")
                     .suffix(".wav")
                     .tempfile()?;
-                self.pour(answer, file.as_file_mut()).await?;
+                sound.pour(file.as_file_mut()).await?;
                 end_of_wav(file.as_file_mut())?;
                 play(file.path(), &path())?;
             }
@@ -117,7 +138,7 @@ impl<'a> Job<'a> {
                     .truncate(true)
                     .open(path)
                     .map_err(named)?;
-                let written = self.pour(answer, &mut file).await.and_then(|bytes| {
+                let written = sound.pour(&mut file).await.and_then(|bytes| {
                     if self.sound == Sound::Wav {
                         end_of_wav(&mut file).map_err(named)?;
                     }
@@ -137,17 +158,63 @@ impl<'a> Job<'a> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Writes the sound as it comes; returns how many bytes there were.
-    async fn pour(&self, mut answer: Answer, out: &mut impl Write) -> Result<u64, Failure> {
+    /// Asks for a part of the text as sound.
+    async fn ask(&self, server: &Client, bar: &ProgressBar, part: &str) -> Result<Answer, Failure> {
+        let mut body = json!({ "input": part, "voice": self.options.voice, "response_format": wire(self.sound) });
+        if let Some(model) = &self.options.model {
+            body["model"] = json!(model);
+        }
+        if let Some(speed) = self.options.speed {
+            body["speed"] = json!(speed);
+        }
+        let asked = server.send(Method::POST, "/v1/audio/speech", Some(&body));
+        Ok(waiting::meanwhile(bar, server, asked).await?.success().await?)
+    }
+}
+
+/// The sound of a text as it comes.
+struct Speech<'a> {
+    job: &'a Job<'a>,
+    server: &'a Client,
+    bar: ProgressBar,
+    /// The sound of the part that is spoken, the first one to begin with.
+    answer: Answer,
+    /// The texts of the other parts.
+    others: &'a [&'a str],
+}
+
+impl Speech<'_> {
+    /// Writes all of it; returns how many bytes there were. The parts of the text follow each other without a seam: MP3
+    /// and AAC are rows of frames, PCM of samples, an Ogg file may be a chain of several, and WAV gets one head for all.
+    async fn pour(&mut self, out: &mut impl Write) -> Result<u64, Failure> {
+        let join = self.job.sound == Sound::Wav && !self.others.is_empty();
+        let mut joined = join.then(wav::Joined::default);
+        let all = self.others.len() + 1;
         let mut bytes = 0;
-        while let Some(piece) = answer.piece().await? {
-            out.write_all(&piece)?;
-            out.flush()?;
-            bytes += piece.len() as u64;
+        let later = self.others.iter().map(Some);
+        for (number, part) in (1..).zip(std::iter::once(None).chain(later)) {
+            self.bar.set_position(number - 1);
+            self.bar.set_message(format!("part {number} of {all}"));
+            if let Some(part) = part {
+                self.answer = self.job.ask(self.server, &self.bar, part).await?;
+            }
+            let before = bytes;
+            while let Some(mut piece) = self.answer.piece().await? {
+                if let Some(joined) = &mut joined {
+                    piece = Bytes::from(joined.push(&piece)?);
+                }
+                out.write_all(&piece)?;
+                out.flush()?;
+                bytes += piece.len() as u64;
+            }
+            if let Some(joined) = &mut joined {
+                joined.end()?;
+            }
+            if bytes == before {
+                return Err(Failure::new("the server sent no sound"));
+            }
         }
-        if bytes == 0 {
-            return Err(Failure::new("the server sent no sound"));
-        }
+        self.bar.finish_and_clear();
         Ok(bytes)
     }
 }
@@ -212,25 +279,6 @@ fn wire(sound: Sound) -> &'static str {
         Sound::Wav => "wav",
         Sound::Pcm => "pcm",
     }
-}
-
-/// A streamed WAV says that it has no end (0xFFFFFFFF, audio contract 4), which some players take for a damaged file. A
-/// file's length is known: both sizes are put right.
-fn end_of_wav(file: &mut std::fs::File) -> std::io::Result<()> {
-    let length = file.seek(SeekFrom::End(0))?;
-    let mut head = [0; 44];
-    file.rewind()?;
-    file.read_exact(&mut head)?;
-    if &head[..4] != b"RIFF" || &head[36..40] != b"data" {
-        return Ok(());
-    }
-    for (at, size) in [(4, length - 8), (40, length - 44)] {
-        if head[at..at + 4] == [0xFF; 4] {
-            file.seek(SeekFrom::Start(at as u64))?;
-            file.write_all(&u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes())?;
-        }
-    }
-    Ok(())
 }
 
 fn path() -> OsString {
@@ -347,24 +395,5 @@ mod tests {
         play(&sound, path).unwrap();
         let arguments = std::fs::read_to_string(&played).unwrap();
         assert_eq!(arguments, format!("-q {}\n", sound.display()));
-    }
-
-    #[test]
-    fn a_saved_wav_knows_its_length() {
-        let mut file = tempfile::tempfile().unwrap();
-        let endless = [
-            b"RIFF\xff\xff\xff\xffWAVEfmt ".as_slice(),
-            &[0; 20],
-            b"data\xff\xff\xff\xff",
-            &[1, 2, 3, 4],
-        ]
-        .concat();
-        file.write_all(&endless).unwrap();
-        end_of_wav(&mut file).unwrap();
-        let mut fixed = Vec::new();
-        file.rewind().unwrap();
-        file.read_to_end(&mut fixed).unwrap();
-        assert_eq!((&fixed[4..8], &fixed[40..44]), (&[40, 0, 0, 0][..], &[4, 0, 0, 0][..]));
-        assert_eq!((&fixed[8..40], &fixed[44..]), (&endless[8..40], &endless[44..]));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -374,6 +374,86 @@ fn a_text_becomes_sound() {
     let said: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(said, ["Here is the first sentence.", "And this is the second."]);
     assert_eq!(wait(&mut child), Some(0));
+}
+
+/// Runs `speak -` on a text that comes through a pipe.
+fn speak_piped(home: &Home, text: &str, arguments: &[&str]) -> Output {
+    let mut child = home
+        .command(&[&["speak", "-"], arguments].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// About 10,000 characters, wrapped: three requests. And its sentences.
+fn long_text() -> (String, Vec<String>) {
+    let sentences: Vec<String> = (100..340)
+        .map(|n| format!("This is sentence number {n}\nof a long text."))
+        .collect();
+    let said = sentences.iter().map(|one| one.replace('\n', " ")).collect();
+    (sentences.join(" "), said)
+}
+
+#[test]
+fn a_long_text_is_spoken_in_parts() {
+    let home = Home::new();
+    let server = home.serve(&[]);
+    let (text, said) = long_text();
+    for (name, head) in [
+        ("a.mp3", "mp3"),
+        ("a.opus", "opus"),
+        ("new/a.aac", "aac"),
+        ("a.pcm", "pcm"),
+    ] {
+        let file = path(&home, name);
+        let output = speak_piped(&home, &text, &["-o", &file.display().to_string()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let written = std::fs::read_to_string(&file).unwrap();
+        let head = format!("{head} alloy 1.0");
+        let (heads, lines): (Vec<&str>, Vec<&str>) = written.lines().partition(|line| *line == head);
+        assert_eq!(heads.len(), 3, "{name}");
+        assert_eq!(lines, said, "{name}: every sentence whole, once and in its place");
+    }
+    let flac = path(&home, "a.flac");
+    let output = speak_piped(&home, &text, &["-o", &flac.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("take wav"), "{}", stderr(&output));
+    // What the stub sends is no WAV: rather none than one that cannot be played.
+    let wav = path(&home, "a.wav");
+    let output = speak_piped(&home, &text, &["-o", &wav.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!flac.exists() && !wav.exists());
+    drop(server);
+}
+
+#[test]
+fn the_parts_of_a_long_text_are_one_wav() {
+    let home = Home::new();
+    let script = path(&home, "script.json");
+    // Known lengths, as other engines send them, and a title behind the sound.
+    let format = "WAVEfmt \x10\0\0\0\x01\0\x01\0\0\x5D\0\0\0\x3A\x01\0\x02\0\x10\0";
+    let sent = format!("RIFF\x32\0\0\0{format}data\x04\0\0\0abcdLIST\x02\0\0\0xy");
+    let (begin, rest) = sent.split_at(30);
+    let steps = json!({ "speak": { "steps": [{ "raw": begin }, { "raw": rest }] } });
+    std::fs::write(&script, steps.to_string()).unwrap();
+    let entry = json!({ "env": { "STUB_SCRIPT": script } });
+    home.write_config(&json!({ "models": { "entries": { "espeak-ng": entry } } }).to_string());
+    let server = home.serve(&[]);
+    let (text, _) = long_text();
+    let file = path(&home, "a.wav");
+    let output = speak_piped(&home, &text, &["-o", &file.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let one = format!("RIFF\x30\0\0\0{format}data\x0C\0\0\0abcdabcdabcd");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), one);
+    // A pipe cannot be mended at the end.
+    let piped = speak_piped(&home, &text, &[]).stdout;
+    assert_eq!((&piped[4..8], &piped[40..44]), (&[0xFF; 4][..], &[0xFF; 4][..]));
+    assert_eq!(&piped[44..], b"abcdabcdabcd");
+    drop(server);
 }
 
 #[test]
