@@ -40,6 +40,36 @@ def test_what_is_cut_short_is_heard_as_far_as_it_goes(hearing):
     assert hearing.hear(AUDIO / "truncated.wav").text == "Hello, this is a test."
 
 
+def test_after_a_damaged_piece_it_goes_on(tmp_path):
+    """The rest of a recording is not lost with one damaged frame."""
+    whole, damaged, bad_rate = inside("""
+import json, random, struct, speech_decoding as decoding
+from speech_encoding import Encoder
+import numpy as np
+class Job:
+    def sign(self): pass
+length = lambda: decoding.Recording.read(sys.argv[1], 0, Job()).duration
+encoder = Encoder("mp3", 24000)
+sound = (8000 * np.sin(np.arange(20 * 24000) * 0.05)).astype(np.int16)
+data = bytearray(encoder.write(sound) + encoder.finish())
+lengths = []
+for begin, end in ((0, 0), (len(data) // 3, len(data) // 3 + 600)):
+    data[begin:end] = random.Random(1).randbytes(end - begin)
+    open(sys.argv[1], "wb").write(data)
+    lengths.append(length())
+# A sample per second: each would become 16 000.
+header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 40036, b"WAVE", b"fmt ", 16, 1, 1, 1, 2, 2, 16, b"data", 40000)
+open(sys.argv[1], "wb").write(header + bytes(40000))
+try:
+    lengths.append(length())
+except decoding.Refused as refused:
+    lengths.append(refused.code)
+print(json.dumps(lengths))
+""", tmp_path / "recording")
+    assert abs(whole - 20) < 0.1 and whole - 0.5 < damaged <= whole
+    assert bad_rate == "unsupported_audio"
+
+
 def write_wav(path, seconds, rate=16000, level=0):
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)

@@ -28,6 +28,9 @@ _CUT_WITHIN_S = 40
 #: Decoding that takes longer than this, in seconds, is given up: a small file can hold months of silence.
 _DECODING_S = 300
 
+#: Sound of fewer samples per second is none. One frame of it could become gigabytes at 16 kHz.
+_LEAST_RATE = 1_000
+
 #: Containers. Playlists and the like are not among them, for they name other files.
 _CONTAINERS = (
     "wav,w64,aiff,caf,au,mp3,aac,flac,ogg,mov,matroska,webm,mpeg,mpegts,avi,asf,flv,amr,ac3,eac3,wv,ape,tta,dsf,loas"
@@ -78,23 +81,37 @@ def _decode(path: str) -> Generator[NDArray[np.int16], None, None]:
             yield from _decode_stream(container)
 
 
+def _frames(container: Any) -> Iterator[av.AudioFrame | None]:
+    """The frames of the first sound track; `None` stands for a damaged piece, after which it goes on."""
+    packets = container.demux(audio=0)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.EOFError):
+            return
+        except (av.error.FFmpegError, IndexError):
+            yield None
+            return
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, IndexError):
+            yield None
+        else:
+            yield from frames
+
+
 def _decode_stream(container: Any) -> Iterator[NDArray[np.int16]]:
-    frames = container.decode(audio=0)
     resampler: av.AudioResampler | None = None
     form: tuple[Any, ...] = ()
     decoded = failed = False
-    while True:
-        try:
-            frame = next(frames)
-        except (StopIteration, av.error.EOFError):
-            break
-        except av.error.InvalidDataError:
-            # One damaged frame; the next may be whole.
+    for frame in _frames(container):
+        if frame is None or frame.sample_rate < _LEAST_RATE:
             failed = True
+            # Nothing, but a sign that it goes on.
+            yield np.zeros(0, dtype=np.int16)
             continue
-        except (av.error.FFmpegError, IndexError):
-            failed = True
-            break
         decoded = True
         if form != (frame.format.name, frame.layout.name, frame.sample_rate):
             # It may change within a file.
@@ -139,7 +156,7 @@ class Recording:
                     )
                 if samples > _KEPT_S * RATE:
                     kept = None
-                if kept is not None:
+                if kept is not None and len(piece):
                     kept.append(piece)
                 job.sign()
                 if time.monotonic() - started > _DECODING_S:
