@@ -10,14 +10,16 @@ pub enum Decision {
     GiveUp,
 }
 
-/// Restart rule of promise R5: 1 s doubling to 60 s with jitter, at most 5 restarts in 5 minutes, cleared by 10 minutes
-/// of being ready or by a manual start. A failure that would repeat itself is not retried.
+/// Restart rule of promise R5: 1 s doubling to 60 s with jitter, at most 5 restarts in 5 minutes, cleared by a manual start or
+/// by 10 minutes without a failure from being ready on; an engine that is unloaded meanwhile because nobody asks is no less
+/// healthy. A failure that would repeat itself is not retried.
 #[derive(Debug, Clone, Default)]
 pub struct BackOff {
     /// Within the window.
     failures: VecDeque<Duration>,
     /// Retries since the last health; decides the delay.
     streak: u32,
+    /// First time of being ready since the last failure.
     ready_since: Option<Duration>,
 }
 
@@ -29,7 +31,7 @@ impl BackOff {
 
     /// The engine is ready.
     pub fn on_ready(&mut self, now: Duration) {
-        self.ready_since = Some(now);
+        self.ready_since.get_or_insert(now);
     }
 
     /// A start failed or a running engine died. `jitter` is 0 to 1 and adds up to a tenth.
@@ -110,6 +112,21 @@ mod tests {
             let next = back_off.on_failure(secs(11 + ready_for), true, 0.0);
             assert_eq!(next, Decision::After(secs(expected * 2)));
         }
+    }
+
+    #[test]
+    fn an_engine_that_is_unloaded_now_and_then_is_healthy_too() {
+        let mut back_off = BackOff::default();
+        for second in 0..3 {
+            back_off.on_failure(secs(second), true, 0.0);
+        }
+        for minute in 0..11 {
+            back_off.on_ready(secs(10 + minute * 60));
+        }
+        assert_eq!(back_off.on_failure(secs(620), true, 0.0), Decision::After(secs(1)));
+        back_off.on_ready(secs(630));
+        back_off.on_ready(secs(1210));
+        assert_eq!(back_off.on_failure(secs(1220), true, 0.0), Decision::After(secs(2)));
     }
 
     #[test]
