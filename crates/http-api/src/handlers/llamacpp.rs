@@ -8,7 +8,8 @@ use dialects::openai::{Edits, RelayTail, StreamErrorForm};
 use dialects::peek::{self, Peeked};
 use dialects::{Rendered, anthropic, engine};
 use domain::{
-    Capability, EngineMode, ErrorKind, InstanceView, LaunchOptions, ModelEntry, ModelState, RequestPhase, RunnerError,
+    Capability, EngineMode, ErrorKind, InstanceView, LaunchOptions, ModelEntry, ModelState, RegistryName, RequestPhase,
+    RunnerError,
 };
 use downloads::Source;
 use http::header::CONTENT_TYPE;
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use router::{Lease, UpstreamBody};
 
 use super::lease::{EngineCalls, MAX_ERROR, Wish, described, known, lease, lease_beside, not_found, require, usual};
-use super::{Answer, listed, now_ns, openai, query, view};
+use super::{Answer, listed, now_ns, ollama_store, openai, query, view};
 use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::{json, respond};
@@ -37,6 +38,7 @@ pub(super) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
     match cx.route.operation {
         Op::LlamaHealth => Ok(health(cx)),
         Op::LlamaDownload => download(cx, body).await,
+        Op::LlamaDelete => delete(cx, parts).await,
         Op::LlamaLoad => load(cx, body).await,
         Op::LlamaUnload => unload(cx, body).await,
         Op::LlamaModelEvents => Ok(super::model_events::events(cx)),
@@ -159,6 +161,14 @@ async fn download(cx: &Cx, body: Incoming) -> Answer {
         Source::Hub { repo, file_or_quant }
     };
     cx.state().downloads.start_job(source).await?.planned().await?;
+    Ok(json(cx.route.dialect, llamacpp::success()))
+}
+
+/// `DELETE /models?model=…`.
+async fn delete(cx: &Cx, parts: &Parts) -> Answer {
+    let asked = query(parts, "model").filter(|name| !name.is_empty());
+    let asked = asked.ok_or_else(|| RunnerError::invalid("model is missing").param("model"))?;
+    ollama_store::delete_model(cx, RegistryName::parse(&asked), &asked).await?;
     Ok(json(cx.route.dialect, llamacpp::success()))
 }
 

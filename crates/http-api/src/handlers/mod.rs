@@ -96,6 +96,7 @@ pub(crate) async fn run(cx: &Cx, parts: &Parts, body: Incoming) -> Answer {
         | Op::LlamaEmbedding
         | Op::LlamaHealth
         | Op::LlamaDownload
+        | Op::LlamaDelete
         | Op::LlamaLoad
         | Op::LlamaUnload
         | Op::LlamaModelEvents

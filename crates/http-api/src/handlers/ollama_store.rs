@@ -1,12 +1,13 @@
 //! Ollama's store: pull, push, copy, delete, blobs (Ollama contract 3.4, 3.5, 3.7, 3.8).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dialects::Rendered;
 use dialects::ollama::{self, CopyCall, DeleteCall, PullLines, TransferCall};
-use domain::{EngineKind, ErrorKind, RegistryName, RunnerError};
+use domain::{EngineKind, ErrorKind, ModelEntry, ModelSource, RegistryName, RunnerError};
 use downloads::push::PushStep;
 use downloads::{DownloadError, Source};
 use http::request::Parts;
@@ -216,42 +217,68 @@ async fn copy(cx: &Cx, body: Incoming) -> Answer {
     Ok(Response::new(Body::empty()))
 }
 
-/// `DELETE /api/delete`. A loaded copy keeps running until it expires: on Unix an open file outlives its name.
+/// `DELETE /api/delete`.
 async fn delete(cx: &Cx, body: Incoming) -> Answer {
     let call = DeleteCall::parse(&cx.collect(body).await?)?;
+    delete_model(cx, Some(call.name), &call.model).await?;
+    Ok(Response::new(Body::empty()))
+}
+
+/// Deletes a model that LlamaRunner keeps: out of its store, or the files of a download. A loaded copy keeps running until it
+/// expires: on Unix an open file outlives its name. `name`: what a store may have it under.
+///
+/// # Errors
+/// `ModelNotFound`; `Forbidden` for one that belongs to another program or to a folder of the user's.
+pub(super) async fn delete_model(cx: &Cx, name: Option<RegistryName>, asked: &str) -> Result<(), RunnerError> {
     let state = cx.state();
-    let (store, name) = (state.ollama_store.clone(), call.name);
-    let deleted = on_disk(move || match store.delete(&name) {
-        Err(StoreError::NotFound(_)) => Ok(false),
-        done => done.map(|()| true),
-    })
-    .await?;
-    if deleted {
-        state.registry.rescan().await;
-        return Ok(Response::new(Body::empty()));
-    }
-    let entry = state.resolve(&call.model);
-    if let Some(entry) = &entry
-        && entry.engine == EngineKind::FasterWhisper
-    {
-        let (origin, folder) = (state.downloads.origin(), entry.path.clone());
-        let removing = tokio::task::spawn_blocking(move || downloads::remove_speech_model(&origin.settings, &folder));
-        let removed = removing.await;
-        if removed.map_err(|_| RunnerError::internal("The deletion broke off."))?? {
-            state.registry.rescan().await;
-            return Ok(Response::new(Body::empty()));
+    let mut deleted = match name {
+        None => false,
+        Some(name) => {
+            let store = state.ollama_store.clone();
+            on_disk(move || match store.delete(&name) {
+                Err(StoreError::NotFound(_)) => Ok(false),
+                done => done.map(|()| true),
+            })
+            .await?
         }
+    };
+    if !deleted {
+        let Some(entry) = state.resolve(asked) else {
+            return Err(RunnerError::model_not_found(asked));
+        };
+        deleted = delete_download(state, &entry).await?;
     }
-    if entry.is_some() {
+    if !deleted {
         return Err(RunnerError::new(
             ErrorKind::Forbidden,
             format!(
-                "model '{}' is not in LlamaRunner's own store: delete it with the program or in the folder it belongs to",
-                call.model
+                "model '{asked}' is not in LlamaRunner's own store: delete it with the program or in the folder it belongs to"
             ),
         ));
     }
-    Err(RunnerError::model_not_found(&call.model))
+    state.registry.rescan().await;
+    Ok(())
+}
+
+/// Deletes the files of a model if a download put them where they are.
+async fn delete_download(state: &ApiState, entry: &Arc<ModelEntry>) -> Result<bool, RunnerError> {
+    let (origin, folder) = (state.downloads.origin(), entry.path.clone());
+    let removed = match (entry.engine, entry.source) {
+        (EngineKind::FasterWhisper, _) => {
+            tokio::task::spawn_blocking(move || downloads::remove_speech_model(&origin.settings, &folder)).await
+        }
+        (EngineKind::LlamaServer, ModelSource::Folder) => {
+            let catalog = state.registry.catalog();
+            let shared = |file: &PathBuf| {
+                let others = catalog.entries().iter().filter(|other| other.key != entry.key);
+                others.into_iter().any(|other| other.files().any(|used| used == file))
+            };
+            let files: Vec<PathBuf> = entry.files().filter(|file| !shared(file)).cloned().collect();
+            tokio::task::spawn_blocking(move || downloads::remove_files(&origin.settings, &files)).await
+        }
+        _ => return Ok(false),
+    };
+    Ok(removed.map_err(|_| RunnerError::internal("The deletion broke off."))??)
 }
 
 fn digest(cx: &Cx) -> Result<Digest, RunnerError> {

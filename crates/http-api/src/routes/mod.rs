@@ -168,6 +168,7 @@ pub enum Operation {
     LlamaEmbedding,
     LlamaHealth,
     LlamaDownload,
+    LlamaDelete,
     LlamaLoad,
     LlamaUnload,
     LlamaModelEvents,

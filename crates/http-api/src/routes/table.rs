@@ -100,6 +100,7 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/embeddings", LlamaCpp, Op::LlamaEmbedding, Inference, "Embedding vectors"),
     route(Get, "/v1/health", LlamaCpp, Op::LlamaHealth, Public, "Is the server alive?"),
     route(Post, "/models", LlamaCpp, Op::LlamaDownload, Management, "Download a model from the Hugging Face hub"),
+    route(Delete, "/models", LlamaCpp, Op::LlamaDelete, Management, "Delete a downloaded model"),
     route(Post, "/models/load", LlamaCpp, Op::LlamaLoad, Management, "Load a model"),
     route(Post, "/models/unload", LlamaCpp, Op::LlamaUnload, Management, "Unload a model"),
     route(Get, "/models/sse", LlamaCpp, Op::LlamaModelEvents, Inference, "Changes of models (server-sent events)"),

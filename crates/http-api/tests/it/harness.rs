@@ -147,7 +147,7 @@ impl Server {
         .unwrap();
         let registry = Registry::open(
             RegistrySettings {
-                dirs: vec![testkit::models_dir()],
+                dirs: vec![testkit::models_dir(), home.data().join("models")],
                 store: Some(home.data().join("ollama")),
                 speech_dir: Some(home.data().join("models/whisper")),
                 index_path: home.cache().join("models.json"),

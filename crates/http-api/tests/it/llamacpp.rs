@@ -6,7 +6,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, call, drain, get, open, patiently, post, with_engine, with_stub};
+use testkit::{FakeOrigin, HubRepo};
+
+use crate::harness::{Server, Setup, call, drain, get, open, patiently, post, until, with_engine, with_stub};
 
 const STORY: &str = "Once upon a time";
 
@@ -332,6 +334,41 @@ async fn the_routers_own_routes() {
         assert!(seen.contains(part), "{part}: {seen}");
     }
     drop(events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_downloaded_can_be_deleted_and_nothing_else() {
+    let origin = FakeOrigin::start().await.unwrap();
+    let weights = std::fs::read(testkit::models_dir().join("tiny-embed.gguf")).unwrap();
+    origin.add_hub_repo("acme/Words-GGUF", HubRepo::new().lfs("Words-F16.gguf", weights));
+    let server = Server::start(Setup {
+        origin: Some(origin.url()),
+        ..Setup::default()
+    })
+    .await;
+    let at = server.management;
+    let started = post(at, "/models", &json!({"model": "acme/Words-GGUF"})).await;
+    assert_eq!(started.status, 200, "{}", started.text());
+    let resolved = |name: &str| server.registry.catalog().resolve(name);
+    until("the download is over", || {
+        server.downloads.jobs().iter().all(|job| job.view().state.is_final())
+    })
+    .await;
+    let file = resolved("acme/Words-GGUF").unwrap().path.clone();
+    assert!(file.exists());
+    let gone = call(at, "DELETE", "/models?model=acme%2FWords-GGUF", &[], "").await;
+    assert_eq!((gone.status.as_u16(), gone.json()), (200, json!({"success": true})));
+    assert!(!file.exists() && resolved("acme/Words-GGUF").is_none());
+    for (path, status) in [
+        ("/models?model=acme%2FWords-GGUF", 404),
+        ("/models?model=tiny-chat", 403),
+        ("/models?model=", 400),
+        ("/models", 400),
+    ] {
+        assert_eq!(call(at, "DELETE", path, &[], "").await.status, status, "{path}");
+    }
+    assert!(resolved("tiny-chat").unwrap().path.exists());
     server.stop().await;
 }
 
