@@ -340,8 +340,5 @@ async fn open_registry(settings: RegistrySettings, bus: EventBus) -> Result<Regi
     // The only way not to come back is a panic in there.
     let registry = opening.await.map_err(|error| StartError::Task(error.to_string()))??;
     tracing::info!(models = registry.catalog().entries().len(), "model folders read");
-    for problem in registry.problems() {
-        tracing::warn!(path = ?problem.path, "{}", problem.reason);
-    }
     Ok(registry)
 }

@@ -48,4 +48,5 @@ pub use inspect::{FileKind, inspect};
 pub use registry::{Problem, Registry, ScanReport};
 pub use settings::{EntrySettings, RegistrySettings, VoiceEngine};
 pub use show::{ShowDetails, TensorView, details};
+pub use speech::{SpeechFolders, speech_folders};
 pub use speech_names::{KnownSpeech, SpeechName};

@@ -276,9 +276,15 @@ impl Owner {
             ms = spent.as_millis() as u64,
             "scanned the model folders"
         );
-        report
-            .problems
-            .clone_into(&mut self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut told = self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        for problem in report.problems.iter().filter(|problem| !told.contains(problem)) {
+            match &problem.path {
+                Some(path) => tracing::warn!("{}: {}", path.display(), problem.reason),
+                None => tracing::warn!("{}", problem.reason),
+            }
+        }
+        report.problems.clone_into(&mut told);
+        drop(told);
         // Stored in any case: aliases may have changed without any entry changing.
         self.shared.store(catalog);
         if report.changed {

@@ -10,10 +10,11 @@ use domain::{Capabilities, Capability, KnownWhisper, ModelFacts, ModelSource};
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::Problem;
 use crate::ctranslate::{self, Refused, Weights};
 use crate::names::normal_name;
 use crate::record::Record;
-use crate::scan::{Found, modified_ns};
+use crate::scan::{Found, is_ignored, modified_ns};
 
 /// The weights' file.
 pub(crate) const WEIGHTS: &str = "model.bin";
@@ -86,6 +87,35 @@ fn file(folder: &Path, name: &str) -> Option<(PathBuf, fs::Metadata)> {
     let path = folder.join(name);
     let data = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
     Some((path, data))
+}
+
+/// What lies in a folder of speech models.
+#[derive(Debug, Default)]
+pub struct SpeechFolders {
+    /// Models that the engine can load.
+    pub usable: usize,
+    /// Folders that look like models but cannot be used.
+    pub problems: Vec<Problem>,
+}
+
+/// Looks at the folders right below `folder`, without a library. Blocking.
+pub fn speech_folders(folder: &Path) -> SpeechFolders {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .filter(|entry| !is_ignored(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    paths.sort();
+    let mut folders = SpeechFolders::default();
+    for path in paths {
+        match read(&path).0 {
+            Record::Speech(_) => folders.usable += 1,
+            Record::Bad { reason } => folders.problems.push(Problem::of(&path, reason)),
+            _ => {}
+        }
+    }
+    folders
 }
 
 /// Reads a folder. The flag says whether the result may be kept until a file changes.
@@ -174,9 +204,11 @@ struct Config {
 }
 
 fn is_whispers(folder: &Path) -> bool {
-    json::<Config>(folder, CONFIG, LONGEST_SETTINGS).is_ok_and(|config| {
-        config.suppress_ids_begin.is_some() && (config.lang_ids.is_some() || config.alignment_heads.is_some())
-    })
+    // Opening a named pipe would wait for ever.
+    file(folder, CONFIG).is_some()
+        && json::<Config>(folder, CONFIG, LONGEST_SETTINGS).is_ok_and(|config| {
+            config.suppress_ids_begin.is_some() && (config.lang_ids.is_some() || config.alignment_heads.is_some())
+        })
 }
 
 fn json<T: DeserializeOwned>(folder: &Path, name: &'static str, longest: u64) -> Result<T, Refused> {
@@ -324,11 +356,9 @@ impl Origin {
     /// What it can do.
     pub(crate) fn capabilities(&self, record: &SpeechRecord) -> Capabilities {
         let name = self.name.to_lowercase();
-        let by_name = self.known().map_or_else(
-            || !name.contains(".en") && !name.contains("distil") && !name.contains("turbo"),
-            KnownWhisper::translates,
-        );
-        let translates = by_name && record.may_translate && record.facts.is_multilingual();
+        // Which languages it knows is told by its vocabulary alone, here and by the engine, whatever its name ends in.
+        let learned = record.may_translate && !name.contains("distil") && !name.contains("turbo");
+        let translates = learned && record.facts.is_multilingual();
         [
             Some(Capability::Transcription),
             translates.then_some(Capability::Translation),
@@ -409,7 +439,8 @@ pub(crate) fn superseded(known: &[(Found, Record)], downloads: Option<&Path>) ->
 /// The commit that the cache's main revision is at.
 fn revision(repository: &Path) -> Option<String> {
     let mut text = String::new();
-    let file = File::open(repository.join("refs/main")).ok()?;
+    let (path, _) = file(repository, "refs/main")?;
+    let file = File::open(path).ok()?;
     file.take(200).read_to_string(&mut text).ok()?;
     Some(text.trim().to_owned())
 }

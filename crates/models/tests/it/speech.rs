@@ -358,6 +358,24 @@ fn incomplete_folders_say_what_is_missing() {
             "m: config.json is not what it should be: download the model again".to_owned(),
         ]
     );
+    let folders = models::speech_folders(&library.at(""));
+    assert_eq!(folders.usable, 2);
+    let of = |problems: Vec<models::Problem>| problems.into_iter().map(|problem| problem.reason).collect::<Vec<_>>();
+    assert_eq!(of(folders.problems), of(registry.problems()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_named_pipe_in_place_of_a_file_does_not_hold_up_the_library() {
+    let library = Library::new();
+    library.write_bytes("pipe/vocabulary.json", b"[]");
+    let made = std::process::Command::new("mkfifo")
+        .arg(library.at("pipe/config.json"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    WhisperCraft::default().write(&library.at("whole"), &[]).unwrap();
+    assert_eq!(keys(&library.open()), ["whole"]);
 }
 
 #[test]
