@@ -326,6 +326,12 @@ impl Lease {
                         "The engine's answer is not HTTP.",
                     ));
                 }
+                Broken::File(error) => {
+                    tracing::error!(%error, "a file that was to be sent to an engine cannot be read");
+                    return Err(RunnerError::internal(
+                        "The file that was sent cannot be read any more. Send it again; the log says more.",
+                    ));
+                }
             }
         }
     }

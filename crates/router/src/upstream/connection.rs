@@ -14,6 +14,8 @@ use crate::Attached;
 const MIN_READ: usize = 4 * 1024;
 /// Most that is read, and so merged into one frame, at a time.
 pub(crate) const MAX_READ: usize = 32 * 1024;
+/// Bytes of a file that are sent at a time.
+const FILE_PIECE: usize = 64 * 1024;
 
 /// An exchange that did not lead to a response head.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) enum Broken {
     InHead,
     /// The answer is not HTTP.
     Malformed,
+    /// The file that was to be sent cannot be read. Its length was told, so what is missing cannot be left out.
+    File(io::Error),
 }
 
 /// One connection to an engine.
@@ -69,7 +73,7 @@ impl Connection {
         if let Some(file) = attached
             && sent.is_ok()
         {
-            sent = self.write_file(file).await;
+            sent = self.write_file(file).await?;
         }
         loop {
             if let Some(head) = Head::take(&mut self.read, is_head).map_err(|_| Broken::Malformed)? {
@@ -101,15 +105,23 @@ impl Connection {
         self.stream.write_all(&body[sent - head.len()..]).await
     }
 
-    async fn write_file(&mut self, attached: &Attached) -> io::Result<()> {
-        let mut file = File::open(&attached.path).await?.take(attached.size);
-        let sent = tokio::io::copy(&mut file, &mut self.stream).await?;
-        if sent < attached.size {
-            // The length was told: what is missing cannot be left out.
-            self.stream.shutdown().await?;
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    /// The inner error is the engine's: it may have answered and closed before it has read everything.
+    async fn write_file(&mut self, attached: &Attached) -> Result<io::Result<()>, Broken> {
+        let mut file = File::open(&attached.path).await.map_err(Broken::File)?;
+        let mut piece = vec![0; FILE_PIECE];
+        let mut left = attached.size;
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
+            let n = file.read(&mut piece[..wanted]).await.map_err(Broken::File)?;
+            if n == 0 {
+                return Err(Broken::File(io::ErrorKind::UnexpectedEof.into()));
+            }
+            left -= n as u64;
+            if let Err(error) = self.stream.write_all(&piece[..n]).await {
+                return Ok(Err(error));
+            }
         }
-        self.stream.write_all(&attached.after).await
+        Ok(self.stream.write_all(&attached.after).await)
     }
 
     /// Reads once into `read`; 0: the engine closed the connection.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use router::RouterSettings;
+use domain::ErrorKind;
+use router::{Attached, RouterSettings};
 use serde_json::json;
 use testkit::{ProcessId, Recorded, monotonic_ns, sse_events, stub_marks};
 
@@ -157,5 +158,27 @@ async fn collecting_is_bounded() {
     let response = send(&lease, chat(false, &json!({"tokens": 5000}))).await.unwrap();
     assert!(response.into_body().collect_json(1 << 20).await.is_ok());
     drop(lease);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_file_that_cannot_be_read() {
+    let rig = Rig::new(RouterSettings::default());
+    let model = rig.model("a", &[]);
+    let lease = rig.lease(&model).await.unwrap();
+    std::fs::write(rig.path("short"), b"RIFF").unwrap();
+    // One that is gone, one that is a folder, one that has lost its end.
+    for path in [rig.path("gone"), rig.path(""), rig.path("short")] {
+        let mut request = chat(false, &json!({"tokens": 1}));
+        request.attached = Some(Attached {
+            path,
+            size: 100,
+            after: "\r\n".into(),
+        });
+        let error = send(&lease, request).await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Internal, "{}", error.message);
+    }
+    let answer = send(&lease, chat(false, &json!({"tokens": 1}))).await.unwrap();
+    assert_eq!(answer.status(), 200);
     rig.end().await;
 }
