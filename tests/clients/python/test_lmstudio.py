@@ -127,13 +127,17 @@ def test_stops_where_asked(model):
 
 
 def test_is_cancelled(model):
+    whole = model.respond("Count to 100.", config=ZERO)
+    assert whole.stats.stop_reason == "eosFound"
     stream = model.respond_stream("Count to 100.", config=ZERO)
     for number, _ in enumerate(stream):
         if number == 2:
             stream.cancel()
     result = stream.result()
     assert result.stats.stop_reason == "userStopped"
-    assert result.content.startswith("1") and result.stats.predicted_tokens_count < 50
+    # How much came before the word of it arrived depends on the machine; that it did not go on to its end does not.
+    assert result.content and whole.content.startswith(result.content) and result.content != whole.content
+    assert result.stats.predicted_tokens_count < whole.stats.predicted_tokens_count
 
 
 def test_thinks(model):
