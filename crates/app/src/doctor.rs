@@ -119,7 +119,8 @@ pub async fn doctor(options: &StartOptions) -> Doctor {
     }
     if let Some((places, config)) = &config {
         let folder = settings::speech_dir(config, places);
-        add("speech models", Outcome::Ok, speech_models(&folder));
+        let (outcome, message) = speech_models(&folder);
+        add("speech models", outcome, message);
     }
     let hardware = Hardware::new();
     let gpus = hardware.gpus();
@@ -197,14 +198,23 @@ fn speech(speech: &SpeechInfo, add: &mut impl FnMut(&str, Outcome, String)) {
     add("speech voices", Outcome::Ok, voices);
 }
 
-/// Counts folders that hold a model of the speech engine.
-fn speech_models(folder: &Path) -> String {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    match entries.filter(|entry| entry.path().join("model.bin").is_file()).count() {
+/// Counts the downloaded models that can be used, and says what is wrong with the others.
+fn speech_models(folder: &Path) -> (Outcome, String) {
+    let found = models::speech_folders(folder);
+    let count = match found.usable {
         0 => "none downloaded; `llama-runner pull whisper-base` fetches one".to_owned(),
-        1 => format!("1 in {}", folder.display()),
-        many => format!("{many} in {}", folder.display()),
-    }
+        usable => format!("{usable} in {}", folder.display()),
+    };
+    let outcome = if found.problems.is_empty() {
+        Outcome::Ok
+    } else {
+        Outcome::Note
+    };
+    let wrong = found.problems.into_iter().map(|problem| {
+        let path = problem.path.unwrap_or_default();
+        format!("; {} {}", path.display(), problem.reason)
+    });
+    (outcome, std::iter::once(count).chain(wrong).collect())
 }
 
 fn port(proxy: &config::Proxy, owner: Option<&Owner>) -> (Outcome, String) {
@@ -306,5 +316,26 @@ mod tests {
         let places = Places::below(folder_.path());
         assert_eq!(folder(&places.data).0, Outcome::Ok);
         assert_eq!(folder(Path::new("/proc/none")).0, Outcome::Problem);
+    }
+
+    #[test]
+    fn speech_models_that_cannot_be_used_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, message) = speech_models(folder.path());
+        assert_eq!(outcome, Outcome::Ok);
+        assert!(message.starts_with("none downloaded"), "{message}");
+
+        let model = folder.path().join("Systran__faster-whisper-base");
+        std::fs::create_dir(&model).unwrap();
+        // The head of a model's weights, and nothing else.
+        let weights = [&[6, 0, 0, 0, 12, 0][..], b"WhisperSpec\0", &[0; 8]].concat();
+        std::fs::write(model.join("model.bin"), weights).unwrap();
+        let (outcome, message) = speech_models(folder.path());
+        assert_eq!(outcome, Outcome::Note);
+        let named = format!(
+            "none downloaded; `llama-runner pull whisper-base` fetches one; {} is a speech model without config.json, tokenizer.json",
+            model.display()
+        );
+        assert!(message.starts_with(&named), "{message}");
     }
 }
