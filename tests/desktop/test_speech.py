@@ -96,6 +96,9 @@ def test_a_dropped_file_becomes_text(server, browse, pictures, scheme, tmp_path)
     page.screenshot(path=pictures / f"speech-model-{scheme}.png")
     by(page, "detail").get_by_role("link", name="Try it").click()
     expect(by(page, "speech-model")).to_have_value(MODEL)
+    # What was said once is not said again by itself.
+    expect(by(page, "player")).to_be_visible()
+    assert not page.evaluate("document.querySelector('audio').autoplay")
 
 
 def test_language_and_translation(server, browse):  # noqa: F811
@@ -123,6 +126,9 @@ def test_refusals_are_said(server, browse):  # noqa: F811
     by(page, "file").set_input_files(AUDIO / "fox.wav")
     expect(by(page, "speech-error")).to_contain_text("The connection to LlamaRunner was lost.")
     page.unroute("**/v1/audio/transcriptions")
+    # The recording is kept while another page is looked at.
+    by(page, "nav-home").click()
+    by(page, "nav-speech").click()
     page.get_by_role("button", name="Try again").click()
     finished(page)
     expect(by(page, "segments")).to_contain_text(EXPECTED["fox.wav"]["got_text"])

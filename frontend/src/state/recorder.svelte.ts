@@ -31,6 +31,8 @@ export class Microphone {
   problem = $state<string | null>(null);
   #recorder: MediaRecorder | null = null;
   #kept: ((recording: File) => void) | null = null;
+  /** Counts the wishes to record: an answer to one that was given up is of no use. */
+  #wish = 0;
 
   /** Asks for the microphone and records until `finish` or `discard`. */
   async start(keep: (recording: File) => void): Promise<void> {
@@ -42,14 +44,23 @@ export class Microphone {
       return;
     }
     this.status = 'asking';
+    const wish = ++this.#wish;
+    let stream: MediaStream | null = null;
+    const release = () => {
+      for (const track of stream?.getTracks() ?? []) track.stop();
+    };
     try {
-      const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      if (wish !== this.#wish) {
+        release();
+        return;
+      }
       const [type, ending] = KINDS.find(([type]) => MediaRecorder.isTypeSupported(type)) ?? ['', 'webm'];
       const recorder = new MediaRecorder(stream, type ? { mimeType: type } : {});
       const parts: Blob[] = [];
       recorder.ondataavailable = (event) => parts.push(event.data);
       recorder.onstop = () => {
-        for (const track of stream.getTracks()) track.stop();
+        release();
         this.status = 'off';
         this.#recorder = null;
         const kept = this.#kept;
@@ -66,6 +77,8 @@ export class Microphone {
       this.since = Date.now();
       this.status = 'recording';
     } catch (error) {
+      release();
+      if (wish !== this.#wish) return;
       this.status = 'off';
       this.problem = recorderProblem(error instanceof Error ? error.name : '');
     }
@@ -78,6 +91,10 @@ export class Microphone {
   discard(): void {
     this.#kept = null;
     this.#recorder?.stop();
+    if (this.status === 'asking') {
+      this.#wish += 1;
+      this.status = 'off';
+    }
   }
 }
 

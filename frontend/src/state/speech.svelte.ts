@@ -41,6 +41,8 @@ export interface Wishes {
 /** The transcription on the Speech page. Lives as long as the page's tab; nothing is stored. */
 export class Dictation {
   current = $state.raw<Transcript | null>(null);
+  /** What was sent last, to send it again. */
+  recording: File | null = null;
   #stop: AbortController | null = null;
 
   get running(): boolean {
@@ -52,8 +54,10 @@ export class Dictation {
     this.#stop?.abort();
   }
 
-  async start(recording: Blob, name: string, wishes: Wishes): Promise<void> {
+  async start(recording: File, wishes: Wishes): Promise<void> {
     this.stop();
+    this.recording = recording;
+    const name = recording.name;
     const stop = new AbortController();
     this.#stop = stop;
     const transcript = new Transcript(name, wishes.model, wishes.translate);
@@ -103,6 +107,8 @@ export class Saying {
   error = $state<string | null>(null);
   /** Address of the sound; null: nothing was said yet. */
   sound = $state<string | null>(null);
+  /** It was not played yet. A page that is opened again must not begin to speak. */
+  fresh = $state(false);
   #stop: AbortController | null = null;
 
   stop(): void {
@@ -119,6 +125,7 @@ export class Saying {
     this.sound = null;
     try {
       this.sound = URL.createObjectURL(await speak(options, stop.signal));
+      this.fresh = true;
     } catch (error) {
       if (!stop.signal.aborted) this.error = sentence(error);
     } finally {
