@@ -292,6 +292,10 @@ pub(crate) fn detach(handler: Handler, exchange: &Arc<Exchange>) -> Handler {
         return handler;
     };
     let Some(stream) = cx.state().resumables.open(name) else {
+        tracing::warn!(
+            most = MOST_STREAMS,
+            "too many chats can be read again already: this one ends when its client leaves"
+        );
         return handler;
     };
     let (answer, answered) = oneshot::channel();
@@ -303,7 +307,7 @@ pub(crate) fn detach(handler: Handler, exchange: &Arc<Exchange>) -> Handler {
     })
 }
 
-/// The life of such a request. `exchange` keeps its place among the caller's requests.
+/// The life of such a request. `exchange` keeps its place among the caller's requests until the answer is complete.
 async fn run(
     name: String,
     stream: Arc<Resumable>,
@@ -311,7 +315,8 @@ async fn run(
     exchange: Arc<Exchange>,
     answer: oneshot::Sender<Result<Response<Body>, RunnerError>>,
 ) {
-    let streams = &exchange.cx.state().resumables;
+    let listener = Arc::clone(&exchange.cx.connection.listener);
+    let streams = &listener.state.resumables;
     let result = tokio::select! {
         biased;
         () = stream.stop.cancelled() => Err(cancelled()),
@@ -330,9 +335,10 @@ async fn run(
     stream.change(|kept| kept.head = Some(parts.headers.clone()));
     let _ = answer.send(Ok(Response::from_parts(parts, Arc::clone(&stream).read(0))));
     stream.fill(body).await;
+    drop(exchange);
     tokio::select! {
         () = stream.stop.cancelled() => {}
-        () = exchange.cx.connection.listener.cancel.cancelled() => {}
+        () = listener.cancel.cancelled() => {}
         () = tokio::time::sleep(KEPT) => {}
     }
     streams.forget(&name, &stream);

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use domain::ModelState;
+use http_api::{Limits, ListenerRules};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use testkit::{Recorded, read_record};
 
-use crate::harness::{Reply, Server, call, drain, open, patiently, until, with_stub};
+use crate::harness::{Engine, Reply, Server, Setup, call, drain, open, patiently, until, with_stub};
 
 const NAMED: (&str, &str) = ("X-Conversation-Id", "chat one::tiny/chat");
 const QUERY: &str = "conv_id=chat%20one%3A%3Atiny%2Fchat";
@@ -228,5 +229,42 @@ async fn bad_questions() {
         assert_eq!(reply.status, 400, "{method} {path}");
         assert!(reply.json()["error"]["message"].as_str().is_some());
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_complete_counts_for_no_limit() {
+    let mut setup = Setup {
+        engine: Engine::Stub(Vec::new()),
+        ..Setup::default()
+    };
+    setup.settings.ollama = ListenerRules {
+        local: Limits {
+            concurrent: Some(1),
+            streaming: Some(1),
+            ..Limits::default()
+        },
+        ..ListenerRules::default()
+    };
+    let server = Server::start(setup).await;
+    let ask = async |name: &'static str| {
+        let chat = chat(&json!({"tokens": 1}));
+        let reply = open(server.ollama, "POST", "/v1/chat/completions", &[(NAMED.0, name)], chat).await;
+        let status = reply.status();
+        drain(reply.into_body()).await;
+        status
+    };
+    assert_eq!(ask(NAMED.1).await, 200);
+    // The task that filled the buffer ends a moment after its reader.
+    let mut status = ask("another").await;
+    for _ in 0..100 {
+        if status != 429 {
+            break;
+        }
+        tokio::task::yield_now().await;
+        status = ask("another").await;
+    }
+    assert_eq!(status, 200);
+    assert_eq!(resume(&server, 0).await.status, 200, "it can still be read");
     server.stop().await;
 }
