@@ -188,6 +188,11 @@ pub(super) fn require(entry: &ModelEntry, name: &str, any: &[Capability], word: 
     Err(error.param("model"))
 }
 
+/// Did the engine end, rather than say what is wrong? Another process of it may do better.
+pub(super) fn broke_off(error: &RunnerError) -> bool {
+    error.kind == ErrorKind::EngineFailed && matches!(error.code.as_deref(), None | Some("engine_stopping"))
+}
+
 /// What somebody hears who asks a speech model for text work.
 fn only_speech(entry: &ModelEntry, name: &str) -> RunnerError {
     let (kind, instead) = if entry.can(Capability::Speech) {

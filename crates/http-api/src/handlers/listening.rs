@@ -20,7 +20,7 @@ use models::{KnownSpeech, SpeechName};
 use router::UpstreamBody;
 use serde::Serialize;
 
-use super::lease::{EngineCalls, MAX_ERROR, Wish, lease, not_found};
+use super::lease::{EngineCalls, MAX_ERROR, Wish, broke_off, lease, not_found};
 use super::{Answer, form_relay};
 use crate::body::Pieces;
 use crate::dispatch::Cx;
@@ -275,11 +275,6 @@ fn not_started(cx: &Cx, entry: &ModelEntry, error: RunnerError) -> RunnerError {
         return error.code("engine_starting");
     }
     error
-}
-
-/// Did the engine end, rather than say what is wrong?
-fn broke_off(error: &RunnerError) -> bool {
-    error.kind == ErrorKind::EngineFailed && matches!(error.code.as_deref(), None | Some("engine_stopping"))
 }
 
 /// One engine's answer.

@@ -18,9 +18,8 @@ use models::SpeechName;
 use router::{Lease, UpstreamBody};
 use serde_json::{Value, json as value};
 
-use super::lease::{EngineCalls, MAX_ERROR, Wish, lease, lease_beside, not_found};
+use super::lease::{EngineCalls, MAX_ERROR, Wish, broke_off, lease, lease_beside, not_found};
 use super::{Answer, listed, openai, query};
-use crate::body::Body;
 use crate::dispatch::Cx;
 use crate::errors::json;
 use crate::relay;
@@ -126,73 +125,45 @@ enum Work {
     Spoken { request: SpeechRequest, asked: Bytes },
 }
 
-/// Why there is no answer.
-enum Failed {
-    /// The engine broke off before it had sent anything: another process may do better (audio contract 6).
-    BrokeOff(RunnerError),
-    Finally(RunnerError),
-}
-
-impl From<RunnerError> for Failed {
-    fn from(error: RunnerError) -> Self {
-        Self::Finally(error)
-    }
-}
-
-impl From<Failed> for RunnerError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::BrokeOff(error) | Failed::Finally(error) => error,
-        }
-    }
-}
-
-/// Lets the engine speak; once more if it dies before the first sound, which the client has not noticed then.
+/// Lets the engine speak; once more if it dies before the first sound, which the client has not noticed then (audio
+/// contract 6).
 async fn once_more(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, work: &Work) -> Answer {
-    match speak(cx, parts, entry, work).await {
-        Err(Failed::BrokeOff(error)) => {
-            tracing::warn!(model = %entry.key, reason = error.message, "the voice engine broke off before the first sound; trying once more");
-            Ok(speak(cx, parts, entry, work).await?)
+    let mut first = true;
+    loop {
+        let lease = lease(cx, parts, entry, wish()).await?;
+        let calls = EngineCalls::new(cx, &lease);
+        drop(lease);
+        match speak(cx, &calls, entry, work).await {
+            Err(error) if first && broke_off(&error) => {
+                tracing::warn!(model = %entry.key, reason = error.message, "the voice engine broke off before the first sound; trying once more");
+                first = false;
+            }
+            answer => return answer,
         }
-        answer => Ok(answer?),
     }
 }
 
-async fn speak(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>, work: &Work) -> Result<Response<Body>, Failed> {
-    let lease = lease(cx, parts, entry, wish()).await?;
-    let calls = EngineCalls::new(cx, &lease);
+/// One engine's answer.
+async fn speak(cx: &Cx, calls: &EngineCalls, entry: &ModelEntry, work: &Work) -> Answer {
     let (path, body) = match work {
         Work::Passed(body) => (cx.route.path, body),
         Work::Spoken { asked, .. } => (SPEAK, asked),
     };
-    let sent = calls.relay(Method::POST, path, body.clone()).await;
-    let response = checked(sent.map_err(broke_off)?, entry).await?;
+    let response = calls.relay(Method::POST, path, body.clone()).await?;
+    let response = checked(response, entry).await?;
     let content_type = response.headers().get(CONTENT_TYPE).cloned();
     let upstream = response.into_body();
-    match work {
+    let content_type = match work {
         Work::Spoken { request, .. } if request.events => {
-            relay::translated(upstream, SpeechStream::new(request), Rendered::SSE)
-                .await
-                .map_err(broke_off)
+            return relay::translated(upstream, SpeechStream::new(request), Rendered::SSE).await;
         }
-        Work::Spoken { request, .. } => {
-            let content_type = HeaderValue::from_static(request.format.content_type());
-            relay::sound(upstream, content_type).await.map_err(broke_off)
-        }
+        Work::Spoken { request, .. } => HeaderValue::from_static(request.format.content_type()),
         Work::Passed(_) => {
             let unknown = || HeaderValue::from_static("application/octet-stream");
-            let content_type = content_type.unwrap_or_else(unknown);
-            relay::sound(upstream, content_type).await.map_err(broke_off)
+            content_type.unwrap_or_else(unknown)
         }
-    }
-}
-
-fn broke_off(error: RunnerError) -> Failed {
-    if error.kind == ErrorKind::EngineFailed {
-        Failed::BrokeOff(error)
-    } else {
-        Failed::Finally(error)
-    }
+    };
+    relay::sound(upstream, content_type).await
 }
 
 /// An error status becomes an error in the words of the engine.
