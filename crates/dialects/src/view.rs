@@ -23,6 +23,15 @@ impl ModelView {
         }
     }
 
+    /// What runs, whether its model is still in the library or not.
+    pub fn running((entry, instance): (Arc<ModelEntry>, InstanceView)) -> Self {
+        Self {
+            entry,
+            state: instance.state.clone(),
+            instance: Some(instance),
+        }
+    }
+
     /// Ready or draining: the weights are in memory.
     pub fn is_loaded(&self) -> bool {
         matches!(self.state, ModelState::Ready | ModelState::Draining)

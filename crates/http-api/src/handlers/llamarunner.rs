@@ -73,9 +73,15 @@ pub(super) async fn start(cx: &Cx, body: Incoming) -> Answer {
 /// With `"force": true` at once. The answer comes when the engine is gone.
 pub(super) async fn stop(cx: &Cx, body: Incoming) -> Answer {
     let force = llamarunner::parse_stop(&cx.collect(body).await?)?;
-    let entry = entry(cx)?;
+    let router = &cx.state().router;
+    // What runs can be stopped, also when its model has left the library.
+    let left = || {
+        let running = router.running().into_iter().map(|(entry, _)| entry);
+        running.into_iter().find(|entry| entry.key.as_str() == cx.id)
+    };
+    let entry = entry(cx).or_else(|error| left().ok_or(error))?;
     let drain = if force { Duration::ZERO } else { cx.settings.drain };
-    cx.state().router.unload_within(&entry.key, drain).await;
+    router.unload_within(&entry.key, drain).await;
     Ok(json(cx.route.dialect, llamarunner::stop_reply()))
 }
 

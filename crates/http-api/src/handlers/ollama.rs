@@ -66,11 +66,7 @@ pub(super) fn ps(cx: &Cx) -> Response<Body> {
         .router
         .running()
         .into_iter()
-        .map(|(entry, instance)| ModelView {
-            entry,
-            state: instance.state.clone(),
-            instance: Some(instance),
-        })
+        .map(ModelView::running)
         .filter(ModelView::is_loaded)
         .collect();
     json(Dialect::Ollama, ollama::ps(&loaded, telemetry::now_ms()))

@@ -160,8 +160,18 @@ async fn document(state: &ApiState) -> StateView {
             speech,
         },
     };
-    // An extra instance takes memory and can be stopped, so the window shows it too.
-    let models = listed_with_instances(state);
+    // An extra instance takes memory and can be stopped, so the window shows it too; and so does an engine whose model has
+    // left the library.
+    let mut models = listed_with_instances(state);
+    let running = state.router.running().into_iter();
+    let left: Vec<_> = running
+        .filter(|(entry, _)| {
+            let key = entry.instance_key();
+            models.iter().all(|model| model.entry.instance_key() != key)
+        })
+        .map(ModelView::running)
+        .collect();
+    models.extend(left);
     let memory = state.hardware.memory();
     let listeners = state.listeners.load_full();
     let config = (state.config_status)();

@@ -58,6 +58,32 @@ async fn a_model_from_start_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_model_is_gone_is_seen_and_can_be_stopped() {
+    let (server, _record) = with_stub(&[]).await;
+    let folder = server.home.data().join("models/zoe/gone");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(testkit::models_dir().join("tiny-chat.gguf"), folder.join("gone.gguf")).unwrap();
+    server.registry.rescan().await;
+    let started = post(server.management, "/v1/models/gone/start", &json!({"wait": true})).await;
+    assert_eq!(started.status, 200, "{}", started.text());
+    std::fs::remove_dir_all(&folder).unwrap();
+    server.registry.rescan().await;
+    let shown = async || {
+        let state = get(server.management, "/v1/state").await.json();
+        let models = state["models"].as_array().unwrap().clone();
+        let found = models.into_iter().filter(|model| model["key"] == "gone");
+        found.map(|model| model["state"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown().await, ["ready"]);
+    let stopped = call(server.management, "POST", "/v1/models/gone/stop", &[], "").await;
+    assert_eq!(stopped.status, 200, "{}", stopped.text());
+    assert!(shown().await.is_empty());
+    let again = call(server.management, "POST", "/v1/models/gone/stop", &[], "").await;
+    assert_eq!(again.status, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_about_itself() {
     let server = with_engine().await;
     for port in [server.ollama, server.lmstudio, server.management] {
