@@ -96,6 +96,26 @@ fn the_real_one() {
 }
 
 #[test]
+fn the_vocabulary_tells_which_languages_a_model_knows_and_not_its_name() {
+    let library = Library::new();
+    let english = WhisperCraft {
+        vocabulary: 51_864,
+        ..WhisperCraft::default()
+    };
+    WhisperCraft::default()
+        .write(&library.at("mine/faster-whisper-tiny.en"), &[])
+        .unwrap();
+    WhisperCraft::default().write(&library.at("mine/all.end"), &[]).unwrap();
+    english.write(&library.at("mine/many-languages"), &[]).unwrap();
+    let registry = library.open();
+    for (name, multilingual) in [("tiny.en", true), ("all.end", true), ("many-languages", false)] {
+        let found = entry(&registry, name);
+        assert_eq!(found.facts.is_multilingual(), multilingual, "{name}");
+        assert_eq!(found.can(Capability::Translation), multilingual, "{name}");
+    }
+}
+
+#[test]
 fn names_and_abilities_of_known_models() {
     let mut library = Library::new();
     let downloads = library.home.path().join("data/whisper");
