@@ -265,7 +265,8 @@ impl<'a> Installer<'a> {
             }
             With::Pip => {
                 let mut create = tool(&python.executable);
-                create.args(["-m", "venv"]);
+                // Isolated: the folder that the app was started in may hold modules of its own.
+                create.args(["-I", "-m", "venv"]);
                 create
             }
         };
@@ -284,7 +285,14 @@ impl<'a> Installer<'a> {
             }
             With::Pip => {
                 let mut install = tool(&inside);
-                install.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input"]);
+                install.args([
+                    "-I",
+                    "-m",
+                    "pip",
+                    "install",
+                    "--disable-pip-version-check",
+                    "--no-input",
+                ]);
                 install.args(["--progress-bar", "off"]);
                 install
             }
