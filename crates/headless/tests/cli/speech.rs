@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::kit::{Home, json, models_dir, signal, stderr, stdout, wait};
+use crate::kit::{Home, PATIENCE, json, models_dir, signal, stderr, stdout, wait};
 
 const MODEL: &str = "tiny-whisper";
 const TEXT: &str = "Hello, this is a test of the transcription service.";
@@ -167,7 +167,13 @@ fn subtitles_are_printed_while_the_rest_is_still_heard() {
             .unwrap();
         let mut out = child.stdout.take().unwrap();
         let mut begin = vec![0; first.len()];
-        out.read_exact(&mut begin).unwrap();
+        // Pieces that are too short must fail the test, not block it.
+        let (done, read) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = out.read_exact(&mut begin);
+            let _ = done.send((begin, out));
+        });
+        let (begin, mut out) = read.recv_timeout(PATIENCE).unwrap();
         assert_eq!(String::from_utf8(begin).unwrap(), first);
         assert!(child.try_wait().unwrap().is_none(), "the gate is still closed");
         std::fs::write(&gate, "").unwrap();
