@@ -75,6 +75,13 @@ describe('transcriptions', () => {
     expect(transcriptions.map(({ id, progress }) => [id, progress])).toEqual([[9, 0], [10, 0.5]]);
   });
 
+  it('keeps those under way and a few more', () => {
+    const jobs = Array.from({ length: 100 }, (_, at) => job({ id: at + 1, state: at === 0 ? 'running' : 'completed' }));
+    const { transcriptions } = after(...jobs);
+    expect(transcriptions.length).toBe(21);
+    expect([transcriptions[0]?.id, transcriptions.at(-1)?.id]).toEqual([100, 1]);
+  });
+
   it.each([['queued', true], ['running', true], ['completed', false], ['failed', false], ['cancelled', false]] as const)(
     '%s is under way: %s',
     (state, wanted) => expect(underWay(job({ state }))).toBe(wanted),

@@ -1,5 +1,8 @@
 import type { InstanceView, ModelView, ServerEvent, StateView, TranscriptionView } from '../api/types';
 
+/** Transcriptions kept, besides those under way. */
+const MOST_TRANSCRIPTIONS = 20;
+
 function changeModel(state: StateView, key: string, change: Partial<ModelView>): StateView {
   const models = state.models.map((model) => (model.key === key ? { ...model, ...change } : model));
   return { ...state, models };
@@ -39,7 +42,7 @@ export function reduce(state: StateView, event: ServerEvent): StateView {
       // A new one comes first; one that moves stays where it is.
       const transcriptions = state.transcriptions.some((one) => one.id === moved.id)
         ? state.transcriptions.map((one) => (one.id === moved.id ? moved : one))
-        : [moved, ...state.transcriptions];
+        : [moved, ...state.transcriptions].filter((one, at) => at < MOST_TRANSCRIPTIONS || underWay(one));
       return { ...state, transcriptions };
     }
     case 'catalog_changed':

@@ -9,6 +9,7 @@ export const en = {
     name: 'LlamaRunner',
     skip: 'Skip to content',
     pages: 'Pages',
+    pageLost: 'This page could not be loaded. Reload the window.',
     version: (version: string) => `Version ${version}`,
   },
   pages: { home: 'Home', models: 'Models', chat: 'Chat', speech: 'Speech' },
