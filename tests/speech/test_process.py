@@ -1,5 +1,6 @@
 """How the program starts, waits, and stops."""
 import json
+import os
 import signal
 import socket
 import time
@@ -64,6 +65,13 @@ def test_a_start_that_fails_says_why(arguments, env, code, words):
     line = started.until("load_failed")
     assert words in line["error"] and "\n" not in line["error"]
     assert started.process.wait(10) == code
+
+
+def test_a_name_that_is_no_utf8_does_not_hide_what_is_wrong(tmp_path):
+    started = Engine("--task", "transcribe", "--model", os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    line = started.until("load_failed")
+    assert line is not None and "does not exist" in line["error"]
+    assert started.process.wait(10) == 3
 
 
 def test_a_damaged_model_cannot_be_loaded(tmp_path):

@@ -21,7 +21,8 @@ def take_stdout() -> None:
     """Keep standard output for `emit` alone."""
     global _output
     sys.stdout.flush()
-    _output = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+    # Names of files need not be UTF-8; a line with such a name must not be lost.
+    _output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", newline="\n")
     os.dup2(2, 1)
 
 
