@@ -98,9 +98,12 @@ pub enum EngineError {
     },
     /// The speech engine was there once.
     #[error(
-        "The speech engine cannot be used: {reason}. Run `llama-runner engine whisper install` to install it again."
+        "The speech engine cannot be used: {reason}. Run `llama-runner engine {}` to install it again.",
+        installing(.name)
     )]
     SpeechBroken {
+        /// Which environment: `speech`, `kokoro`, `piper`.
+        name: String,
         /// What happened to it.
         reason: String,
     },
@@ -146,6 +149,15 @@ pub enum EngineError {
         /// What is wrong.
         why: String,
     },
+}
+
+/// The command behind `llama-runner engine`.
+fn installing(name: &str) -> &'static str {
+    match name {
+        "kokoro" => "voices install kokoro",
+        "piper" => "voices install piper",
+        _ => "whisper install",
+    }
 }
 
 fn how_to_install(name: &str) -> &'static str {

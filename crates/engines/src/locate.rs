@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::build::BuildRecipe;
 use crate::custom::{CustomProgram, CustomSettings};
 use crate::probe::{self, Stamp};
-use crate::speech::{EnvironmentRecipe, Installed, Named, SpeechEngine, SpeechInfo, SpeechSettings};
+use crate::speech::{Named, SpeechEngine, SpeechInfo, SpeechSettings};
 use crate::{EngineBinary, EngineError, Program};
 
 /// Names a program for this user, where the config names none.
@@ -145,19 +145,6 @@ impl Engines {
         speech
             .info(&settings.speech, &settings.cache_dir, named, thorough)
             .await
-    }
-
-    /// Installs an environment of the speech engine, or waits for the installation under way, as [`Engines::program`] does.
-    ///
-    /// # Errors
-    /// The `Speech…` faults of [`EngineError`].
-    pub async fn install(
-        &self,
-        recipe: EnvironmentRecipe,
-        progress: impl FnMut(f32) + Send,
-    ) -> Result<Installed, EngineError> {
-        let cache_dir = self.settings().cache_dir.clone();
-        self.inner.speech.install(recipe, &cache_dir, progress).await
     }
 
     async fn llama_server_in(&self, surroundings: Surroundings) -> Result<Arc<EngineBinary>, EngineError> {

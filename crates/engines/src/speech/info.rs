@@ -164,7 +164,12 @@ impl SpeechEngine {
                     (self.install(recipe, cache_dir, progress).await?, true)
                 }
                 Standing::Missing => return Err(EngineError::SpeechMissing { name: recipe.name }),
-                Standing::Broken(reason) => return Err(EngineError::SpeechBroken { reason }),
+                Standing::Broken(reason) => {
+                    return Err(EngineError::SpeechBroken {
+                        name: recipe.name,
+                        reason,
+                    });
+                }
             }
         };
         let root = environment::root(cache_dir);
@@ -276,7 +281,10 @@ impl SpeechEngine {
                     }
                 },
                 None => match environment::standing(&recipe, &cache) {
-                    Standing::Broken(reason) => Standing::Broken(EngineError::SpeechBroken { reason }.to_string()),
+                    Standing::Broken(reason) => {
+                        let name = recipe.name.clone();
+                        Standing::Broken(EngineError::SpeechBroken { name, reason }.to_string())
+                    }
                     other => other,
                 },
             };

@@ -162,3 +162,17 @@ async fn without_leave_to_install_the_answer_says_how() {
     assert!(info.error.unwrap().contains("engine whisper install"));
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn an_engine_that_broke_says_which_one_to_install_again() {
+    for (name, command) in [
+        ("speech", "engine whisper install"),
+        ("piper", "engine voices install piper"),
+    ] {
+        let broken = EngineError::SpeechBroken {
+            name: name.into(),
+            reason: "it is not complete".into(),
+        };
+        assert!(broken.to_string().contains(command), "{broken}");
+    }
+}
