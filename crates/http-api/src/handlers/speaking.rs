@@ -237,8 +237,8 @@ async fn voices_of(cx: &Cx, parts: &Parts, entry: &Arc<ModelEntry>) -> Result<Mo
         model: entry.key.to_string(),
         voices: match body {
             Ok(body) => audio::read_voices(&body),
-            // OpenAI's API has no such route.
-            Err(_) if custom => Vec::new(),
+            // OpenAI's API has no such route; who cannot be asked at all is another matter.
+            Err(error) if custom && !broke_off(&error) => Vec::new(),
             Err(error) => return Err(error),
         },
     })

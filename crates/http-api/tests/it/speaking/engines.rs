@@ -25,8 +25,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
-        if self.path == "/v1/audio/voices":
+        if self.path == "/v1/audio/voices" and sys.argv[2] == "hd":
             self.whole(200, b'{"voices": ["loud", "low"]}')
+        elif self.path == "/v1/audio/voices" and sys.argv[2] == "dead":
+            self.close_connection = True
         else:
             self.whole(200 if self.path == "/ready" else 404, b"{}")
     def do_POST(self):
@@ -49,9 +51,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_custom_engine_is_asked_in_the_clients_words() {
-    let shared = Shared::new();
+/// A server whose models are all of that engine.
+async fn with_custom(shared: &Shared, voices: Vec<VoiceEngine>) -> Server {
     let script = shared.path("engine.py");
     std::fs::write(&script, CUSTOM).unwrap();
     let python = which("python3");
@@ -62,6 +63,32 @@ async fn a_custom_engine_is_asked_in_the_clients_words() {
         health_path: "/ready".into(),
         ..CustomSettings::default()
     };
+    Server::start(Setup {
+        custom: BTreeMap::from([("mine".to_owned(), settings)]),
+        library: RegistrySettings {
+            voices,
+            ..RegistrySettings::default()
+        },
+        ..Setup::default()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voices_of_an_engine_that_breaks_off_are_not_just_none() {
+    let shared = Shared::new();
+    let voices = ["mute", "dead"].map(|name| voice(name, EngineKind::Custom, "mine", name));
+    let server = with_custom(&shared, voices.into()).await;
+    let mute = get(server.management, "/v1/audio/voices?model=mute").await;
+    assert_eq!(mute.json()["data"], json!([]), "OpenAI's API has no such route");
+    let dead = get(server.management, "/v1/audio/voices?model=dead").await;
+    assert_eq!(dead.status, StatusCode::BAD_GATEWAY, "{}", dead.text());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custom_engine_is_asked_in_the_clients_words() {
+    let shared = Shared::new();
     let mut mine = voice("mine-hd", EngineKind::Custom, "mine", "hd");
     mine.aliases = vec!["mine/hd".into()];
     mine.display_name = "hd".into();
@@ -69,15 +96,7 @@ async fn a_custom_engine_is_asked_in_the_clients_words() {
         hears: true,
         ..voice("ear", EngineKind::Custom, "mine", "ear")
     };
-    let server = Server::start(Setup {
-        custom: BTreeMap::from([("mine".to_owned(), settings)]),
-        library: RegistrySettings {
-            voices: vec![mine, ear],
-            ..RegistrySettings::default()
-        },
-        ..Setup::default()
-    })
-    .await;
+    let server = with_custom(&shared, vec![mine, ear]).await;
     // Longer than OpenAI allows, with fields of its own, and its own format: none of our business.
     let long = "long ".repeat(1000);
     let sent = format!(r#"{{"input": "{long}", "model":"mine-hd", "mood" : [1,2], "response_format": "mine"}}"#);
