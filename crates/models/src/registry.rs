@@ -278,10 +278,7 @@ impl Owner {
         );
         let mut told = self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner);
         for problem in report.problems.iter().filter(|problem| !told.contains(problem)) {
-            match &problem.path {
-                Some(path) => tracing::warn!("{}: {}", path.display(), problem.reason),
-                None => tracing::warn!("{}", problem.reason),
-            }
+            tracing::warn!(path = ?problem.path, "{}", problem.reason);
         }
         report.problems.clone_into(&mut told);
         drop(told);
