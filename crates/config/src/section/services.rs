@@ -11,7 +11,7 @@ use crate::value::Secret;
 pub struct Audio {
     /// Folder of speech models. Null: in the data folder.
     pub models_dir: Option<PathBuf>,
-    /// Speech-to-text model for requests that name none, or one of OpenAI's (`whisper-1`). Null: the first one there is.
+    /// Speech-to-text model for requests that name none, or one of OpenAI's (`whisper-1`). Null: the largest that knows all languages.
     pub default_model: Option<String>,
     /// Text-to-speech model for requests that name none, or one of OpenAI's (`tts-1`). Null: the first one there is.
     pub default_speech_model: Option<String>,
