@@ -131,20 +131,30 @@ async fn receive(
 async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
     let (name, task) = (asked.model.as_deref(), asked.listening.task);
     let state = cx.state();
-    let mut meant = state.registry.catalog().listener(name, task);
-    if cx.settings.audio.auto_download
-        && let SpeechName::Known(known) = &meant
-    {
-        fetch(state, known).await?;
-        meant = state.registry.catalog().listener(name, task);
-    }
-    let catalog = state.registry.catalog();
     let shown = name.unwrap_or_else(|| cx.settings.audio.default_model.as_deref().unwrap_or("whisper-1"));
     let refused = |message: String| {
         let mut error = RunnerError::new(ErrorKind::NotCapable, message).param("model");
         error.model = Some(shown.to_owned());
         Err(error.code("model_not_supported"))
     };
+    let untranslated = || {
+        let catalog = state.registry.catalog();
+        let able = catalog.best_listener(Task::Translate);
+        let able = able.map_or_else(|| KnownWhisper::first().key(), |able| able.key.to_string());
+        refused(format!("The model '{shown}' cannot translate. One that can: '{able}'."))
+    };
+    let translate = task == Task::Translate && !asked.force;
+    let mut meant = state.registry.catalog().listener(name, task);
+    if let SpeechName::Known(known) = &meant {
+        // Before gigabytes are fetched for nothing.
+        if translate && KnownWhisper::named(&known.repository).is_some_and(|known| !known.translates()) {
+            return untranslated();
+        }
+        if cx.settings.audio.auto_download {
+            fetch(state, known).await?;
+            meant = state.registry.catalog().listener(name, task);
+        }
+    }
     let entry = match meant {
         SpeechName::Found(entry) => entry,
         SpeechName::NotSpeech(_) => {
@@ -178,10 +188,8 @@ async fn model(cx: &Cx, asked: &Asked) -> Result<Arc<ModelEntry>, RunnerError> {
             return Err(error);
         }
     };
-    if task == Task::Translate && !entry.can(Capability::Translation) && !asked.force {
-        let able = catalog.best_listener(Task::Translate);
-        let able = able.map_or_else(|| KnownWhisper::first().key(), |able| able.key.to_string());
-        return refused(format!("The model '{shown}' cannot translate. One that can: '{able}'."));
+    if translate && !entry.can(Capability::Translation) {
+        return untranslated();
     }
     Ok(entry)
 }

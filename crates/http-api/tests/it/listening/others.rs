@@ -238,6 +238,15 @@ async fn a_known_model_is_fetched_when_the_settings_want_it() {
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
     }
     assert_eq!(server.downloads.jobs().len(), 1, "one download for both");
+    for name in ["turbo", "tiny.en", "Systran/faster-distil-whisper-large-v3"] {
+        let reply = send(server.management, TRANSLATIONS, recording(b"RIFF", &[("model", name)])).await;
+        assert_eq!(error_of(&reply).1, "model_not_supported", "{}", reply.text());
+    }
+    assert_eq!(
+        server.downloads.jobs().len(),
+        1,
+        "nothing is fetched that could not do it"
+    );
     let unknown = recording(b"RIFF", &[("model", "Systran/faster-whisper-nothing")]);
     let reply = send(server.management, TRANSCRIPTIONS, unknown).await;
     assert_eq!(
