@@ -1,5 +1,7 @@
 //! `transcribe`: recordings in, text and subtitles out.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,8 +70,17 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Before anything is heard: a text that cannot be written is hours lost.
+    /// Before anything is heard: a text that cannot be written, or is written over by the next one, is hours lost.
     fn make_folder(&self) -> Result<(), Failure> {
+        let mut targets = HashSet::new();
+        for recording in &self.recordings {
+            if self.target(recording).is_some_and(|target| !targets.insert(target)) {
+                let name = recording.name();
+                return Err(Failure::usage(format!(
+                    "two recordings are called {name}: give each a folder of its own by --output"
+                )));
+            }
+        }
         match &self.options.output {
             Some(out) if is_folder(self.options, out) => folder(out),
             Some(out) => folder(out.parent().unwrap_or(Path::new(""))),
@@ -128,11 +139,13 @@ impl<'a> Job<'a> {
         if !is_folder(self.options, out) {
             return Some(out.clone());
         }
-        let stem = match recording {
-            Recording::File(path) => path.file_stem().unwrap_or_default().to_owned(),
-            Recording::Stdin => "stdin".into(),
+        let twins = self.recordings.iter().filter(|other| stem(other) == stem(recording));
+        let name = match recording {
+            // `a.wav` and `a.mp3`: two texts.
+            Recording::File(path) if twins.count() > 1 => path.file_name().unwrap_or_default().to_owned(),
+            _ => stem(recording),
         };
-        Some(out.join(stem).with_added_extension(ending(self.format)))
+        Some(out.join(name).with_added_extension(ending(self.format)))
     }
 
     /// The document as it is written.
@@ -247,6 +260,14 @@ fn show(bar: &ProgressBar, delta: &Value) {
 fn clock(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// The name of a recording without its ending.
+fn stem(recording: &Recording) -> OsString {
+    match recording {
+        Recording::File(path) => path.file_stem().unwrap_or_default().to_owned(),
+        Recording::Stdin => "stdin".into(),
+    }
 }
 
 /// Whether texts go into `out` under names of their own.

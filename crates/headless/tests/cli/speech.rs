@@ -220,6 +220,13 @@ fn a_missing_folder_is_made_before_anything_is_heard() {
                 .starts_with("WEBVTT\n")
         );
     }
+    // Of one name but for the ending: neither text is lost.
+    let other = sound(&home, "one.mp3");
+    let twins = server.verb(&["transcribe", &one, &other, "-m", MODEL, "-o", &name]);
+    assert_eq!(twins.status.code(), Some(0), "{}", stderr(&twins));
+    assert!(folder.join("one.wav.txt").is_file() && folder.join("one.mp3.txt").is_file());
+    let same = server.verb(&["transcribe", &one, &one, "-m", MODEL, "-o", &name]);
+    assert_eq!(same.status.code(), Some(2), "{}", stderr(&same));
     let single = path(&home, "other/x.srt");
     let output = server.verb(&["transcribe", &one, "-m", MODEL, "-o", &single.display().to_string()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
