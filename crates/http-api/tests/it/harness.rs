@@ -145,6 +145,7 @@ impl Server {
             max_files: 2,
         })
         .unwrap();
+        std::fs::create_dir_all(home.data().join("models")).unwrap();
         let registry = Registry::open(
             RegistrySettings {
                 dirs: vec![testkit::models_dir(), home.data().join("models")],
